@@ -1,0 +1,27 @@
+/* buf.h: a growable byte buffer. `data` is always NUL-terminated behind `length`, so text can be used as a C string.
+ * A zeroed struct is an empty buffer. One owner; not thread safe. */
+#ifndef GATEHOUSE_BASE_BUF_H
+#define GATEHOUSE_BASE_BUF_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+struct buf {
+  char *data; /* NULL until first use */
+  size_t length;
+  size_t capacity;
+};
+
+void buf_append(struct buf *buf, const void *data, size_t length);
+void buf_append_text(struct buf *buf, const char *text);
+void buf_append_char(struct buf *buf, char character);
+void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void buf_vprintf(struct buf *buf, const char *format, va_list arguments);
+void buf_append_json_string(struct buf *buf, const char *text, size_t length); /* quoted and escaped; bad UTF-8 becomes U+FFFD */
+char *buf_reserve(struct buf *buf, size_t more); /* room for `more` bytes behind the content; set length yourself */
+void buf_consume(struct buf *buf, size_t count); /* drops bytes at the front */
+void buf_clear(struct buf *buf);                 /* keeps the memory */
+void buf_free(struct buf *buf);                  /* zeroes the struct */
+char *buf_take(struct buf *buf);                 /* content as an owned C string (never NULL); buf is empty after */
+
+#endif
