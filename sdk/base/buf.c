@@ -1,0 +1,110 @@
+/* buf.c: the growable buffer. Growth doubles; one byte behind the content always holds NUL. */
+#include "sdk/base/buf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/base_internal.h"
+#include "sdk/base/check.h"
+
+#define BUF_FIRST_BYTES 64u
+
+char *buf_reserve(struct buf *buf, size_t more) {
+  size_t needed;
+  BASE_CHECK(!__builtin_add_overflow(buf->length, more, &needed) && !__builtin_add_overflow(needed, 1, &needed));
+  if (needed > buf->capacity) {
+    size_t capacity = buf->capacity < BUF_FIRST_BYTES ? BUF_FIRST_BYTES : buf->capacity;
+    while (capacity < needed)
+      if (__builtin_mul_overflow(capacity, 2, &capacity))
+        capacity = needed;
+    buf->data = base_realloc(buf->data, capacity);
+    buf->capacity = capacity;
+    buf->data[buf->length] = 0;
+  }
+  return buf->data + buf->length;
+}
+
+void buf_append(struct buf *buf, const void *data, size_t length) {
+  char *target = buf_reserve(buf, length);
+  if (length)
+    memcpy(target, data, length);
+  target[length] = 0;
+  buf->length += length;
+}
+
+void buf_append_text(struct buf *buf, const char *text) {
+  buf_append(buf, text, strlen(text));
+}
+
+void buf_append_char(struct buf *buf, char character) {
+  char *target = buf_reserve(buf, 1);
+  target[0] = character;
+  target[1] = 0;
+  buf->length++;
+}
+
+void buf_vprintf(struct buf *buf, const char *format, va_list arguments) {
+  va_list again;
+  va_copy(again, arguments);
+  size_t room = buf->capacity - buf->length;
+  int length = vsnprintf(room ? buf->data + buf->length : NULL, room, format, arguments);
+  BASE_CHECK(length >= 0);
+  if ((size_t)length >= room) {
+    char *target = buf_reserve(buf, (size_t)length);
+    vsnprintf(target, (size_t)length + 1, format, again);
+  }
+  buf->length += (size_t)length;
+  va_end(again);
+}
+
+void buf_printf(struct buf *buf, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  buf_vprintf(buf, format, arguments);
+  va_end(arguments);
+}
+
+void buf_append_json_string(struct buf *buf, const char *text, size_t length) {
+  buf_reserve(buf, length + 2);
+  buf_append_char(buf, '"');
+  for (const char *p = text, *end = text + length; p < end;) {
+    const char *plain_end = base_json_plain_end(p, end);
+    if (plain_end > p) {
+      buf_append(buf, p, (size_t)(plain_end - p));
+      p = plain_end;
+    } else {
+      char escaped[6];
+      unsigned count = base_json_escape(&p, end, escaped);
+      buf_append(buf, escaped, count);
+    }
+  }
+  buf_append_char(buf, '"');
+}
+
+void buf_consume(struct buf *buf, size_t count) {
+  BASE_CHECK(count <= buf->length);
+  if (!count)
+    return;
+  memmove(buf->data, buf->data + count, buf->length - count + 1);
+  buf->length -= count;
+}
+
+void buf_clear(struct buf *buf) {
+  buf->length = 0;
+  if (buf->data)
+    buf->data[0] = 0;
+}
+
+void buf_free(struct buf *buf) {
+  base_free(buf->data);
+  *buf = (struct buf){0};
+}
+
+char *buf_take(struct buf *buf) {
+  buf_reserve(buf, 0);
+  char *data = buf->data;
+  data[buf->length] = 0;
+  *buf = (struct buf){0};
+  return data;
+}

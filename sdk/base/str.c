@@ -1,0 +1,208 @@
+/* str.c: small helpers over C strings and byte ranges. */
+#include "sdk/base/str.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/base_internal.h"
+
+bool str_equal(const char *a, const char *b) {
+  return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+bool str_starts_with(const char *text, const char *prefix) {
+  return text && prefix && strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+bool str_ends_with(const char *text, const char *suffix) {
+  if (!text || !suffix)
+    return false;
+  size_t text_length = strlen(text), suffix_length = strlen(suffix);
+  return suffix_length <= text_length && memcmp(text + text_length - suffix_length, suffix, suffix_length) == 0;
+}
+
+bool str_is_empty(const char *text) {
+  return !text || !*text;
+}
+
+bool str_copy(char *target, size_t target_bytes, const char *source) {
+  if (!target_bytes)
+    return false;
+  size_t length = strnlen(source, target_bytes);
+  bool fits = length < target_bytes;
+  if (!fits)
+    length = target_bytes - 1;
+  memcpy(target, source, length);
+  target[length] = 0;
+  return fits;
+}
+
+bool str_parse_u64(const char *text, uint64_t *value) {
+  if (str_is_empty(text))
+    return false;
+  uint64_t result = 0;
+  for (; *text; text++) {
+    if (*text < '0' || *text > '9' || __builtin_mul_overflow(result, 10u, &result) ||
+        __builtin_add_overflow(result, (uint64_t)(*text - '0'), &result))
+      return false;
+  }
+  *value = result;
+  return true;
+}
+
+bool str_parse_i64(const char *text, int64_t *value) {
+  if (!text)
+    return false;
+  bool negative = *text == '-';
+  uint64_t magnitude;
+  if (!str_parse_u64(text + negative, &magnitude) || magnitude > (uint64_t)INT64_MAX + negative)
+    return false;
+  *value = negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
+  return true;
+}
+
+bool str_is_utf8(const char *text, size_t length) {
+  const char *end = text + length;
+  while (text < end) {
+    unsigned step = base_utf8_length(text, end);
+    if (!step)
+      return false;
+    text += step;
+  }
+  return true;
+}
+
+bool str_is_visible_ascii(const char *text) {
+  if (str_is_empty(text))
+    return false;
+  for (; *text; text++)
+    if ((unsigned char)*text < 0x21 || (unsigned char)*text > 0x7e)
+      return false;
+  return true;
+}
+
+bool str_matches_glob(const char *text, const char *pattern) {
+  /* One remembered star is enough: a later star makes earlier choices irrelevant. Quadratic at worst. */
+  const char *star = NULL, *resume = NULL;
+  if (!text || !pattern)
+    return false;
+  while (*text) {
+    if (*pattern == '*') {
+      star = pattern++;
+      resume = text;
+    } else if (*pattern == *text) {
+      pattern++;
+      text++;
+    } else if (star) {
+      pattern = star + 1;
+      text = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (*pattern == '*')
+    pattern++;
+  return !*pattern;
+}
+
+bool str_equal_constant_time(const void *a, size_t a_length, const void *b, size_t b_length) {
+  static const unsigned char empty[1];
+  const volatile unsigned char *left = a;
+  const volatile unsigned char *right = b_length ? b : empty;
+  size_t difference = a_length ^ b_length;
+  for (size_t i = 0; i < a_length; i++) {
+    size_t inside = (size_t)0 - (size_t)(i < b_length); /* a mask, no branch on b_length */
+    difference |= (size_t)(left[i] ^ right[i & inside]);
+  }
+  return difference == 0;
+}
+
+void str_hex_encode(char *target, const uint8_t *data, size_t length) {
+  static const char digits[] = "0123456789abcdef";
+  for (size_t i = 0; i < length; i++) {
+    *target++ = digits[data[i] >> 4];
+    *target++ = digits[data[i] & 15];
+  }
+  *target = 0;
+}
+
+static int hex_value(char digit) {
+  if (digit >= '0' && digit <= '9')
+    return digit - '0';
+  if (digit >= 'a' && digit <= 'f')
+    return digit - 'a' + 10;
+  if (digit >= 'A' && digit <= 'F')
+    return digit - 'A' + 10;
+  return -1;
+}
+
+bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex) {
+  if (!hex || strlen(hex) != target_bytes * 2)
+    return false;
+  for (size_t i = 0; i < target_bytes; i++) {
+    int high = hex_value(hex[2 * i]), low = hex_value(hex[2 * i + 1]);
+    if (high < 0 || low < 0)
+      return false;
+    target[i] = (uint8_t)(high << 4 | low);
+  }
+  return true;
+}
+
+char *str_base64url_encode(const uint8_t *data, size_t length) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  char *text = base_alloc(length / 3 * 4 + 5), *out = text;
+  for (size_t i = 0; i < length; i += 3) {
+    size_t left = length - i;
+    uint32_t group = (uint32_t)data[i] << 16;
+    group |= left > 1 ? (uint32_t)data[i + 1] << 8 : 0;
+    group |= left > 2 ? (uint32_t)data[i + 2] : 0;
+    *out++ = digits[group >> 18];
+    *out++ = digits[group >> 12 & 63];
+    if (left > 1)
+      *out++ = digits[group >> 6 & 63];
+    if (left > 2)
+      *out++ = digits[group & 63];
+  }
+  *out = 0;
+  return text;
+}
+
+static int base64url_value(char digit) {
+  if (digit >= 'A' && digit <= 'Z')
+    return digit - 'A';
+  if (digit >= 'a' && digit <= 'z')
+    return digit - 'a' + 26;
+  if (digit >= '0' && digit <= '9')
+    return digit - '0' + 52;
+  return digit == '-' ? 62 : digit == '_' ? 63 : -1;
+}
+
+uint8_t *str_base64url_decode(const char *text, size_t text_length, size_t *length) {
+  if (text_length % 4 == 1)
+    return NULL;
+  uint8_t *data = base_alloc(text_length / 4 * 3 + 4);
+  size_t count = 0;
+  uint32_t bits = 0;
+  unsigned bit_count = 0;
+  for (size_t i = 0; i < text_length; i++) {
+    int value = base64url_value(text[i]);
+    if (value < 0)
+      goto invalid;
+    bits = bits << 6 | (uint32_t)value;
+    bit_count += 6;
+    if (bit_count >= 8) {
+      bit_count -= 8;
+      data[count++] = (uint8_t)(bits >> bit_count);
+    }
+  }
+  if (bits & ((1u << bit_count) - 1)) /* two spellings of the same bytes: refused */
+    goto invalid;
+  data[count] = 0;
+  *length = count;
+  return data;
+invalid:
+  base_free(data);
+  return NULL;
+}
