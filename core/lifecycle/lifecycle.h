@@ -1,0 +1,99 @@
+/* lifecycle.h: which modules exist, in which phase they are, and what happens next (LIF-*, DSC-*, SPI-1, SPI-17, TRN-4).
+ *
+ * A module is discovered by its runtime socket appearing below <run>/modules, whoever started it. The room dials it, asks for its
+ * descriptor, checks it, initializes it (with a fresh channel secret and canary), watches its health until it is ready, and keeps
+ * watching. With a supervisor it also hears of spawns and exits through the control channel and orders restarts; without one the
+ * same states run over modules that attach by themselves.
+ *
+ * One thread: the core thread (the control channel and the folder are watched on the I/O thread and posted over). Every transition
+ * goes to the state graph with its cause. */
+#ifndef GATEHOUSE_CORE_LIFECYCLE_H
+#define GATEHOUSE_CORE_LIFECYCLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/observe/observe.h"
+#include "core/policy/policy.h"
+#include "core/psg/psg.h"
+#include "core/rpc/core_rpc.h"
+#include "sdk/base/error.h"
+#include "wire/pbc/core/admin/v1/admin.pb-c.h"
+
+struct lifecycle;
+struct lifecycle_instance;
+
+/* States of an instance; the table of transitions is transitions.def. */
+enum lifecycle_state {
+#define LIFECYCLE_STATE(name, text) LIFECYCLE_##name,
+#include "core/lifecycle/states.def"
+#undef LIFECYCLE_STATE
+  LIFECYCLE_STATE_COUNT
+};
+const char *lifecycle_state_name(enum lifecycle_state state);
+
+/* Phases as bits, for the SPI's allow-list. */
+enum lifecycle_phase {
+  LIFECYCLE_PHASE_INITIALIZING = 1, /* initialized, not ready yet: may prove its deny path, read its configuration */
+  LIFECYCLE_PHASE_SERVING = 2,      /* ready or degraded */
+  LIFECYCLE_PHASE_DRAINING = 4,
+};
+
+/* Configuration of one module, from gatehouse.yaml. Texts are borrowed for the life of the room. */
+struct lifecycle_module_config {
+  const char *module_id;
+  const char *config_json; /* object; "{}" when there is none */
+  size_t config_length;
+  uint32_t start_timeout_ms; /* 0: 10000 */
+  const char *binary;        /* for the descriptor's version check and upgrades; NULL: unknown */
+};
+
+struct lifecycle_options {
+  struct core_rpc_loop *loop;
+  struct policy *policy;
+  struct psg *psg;
+  struct observe *observe;
+  const char *run_dir;
+  const char *log_level;
+  int control_fd; /* the supervisor's channel; -1: none */
+  uint32_t in_flight_max;
+  const struct lifecycle_module_config *modules;
+  size_t module_count;
+  void (*on_shutdown)(void *arg); /* the supervisor is gone: drain and leave (LIF-13) */
+  /* An instance became able (or unable) to carry out calls. */
+  void (*on_serving)(void *arg, const struct lifecycle_instance *instance, bool serving);
+  void *arg;
+};
+
+/* Makes the SPI sockets' folder and the listeners core/spi/<module>.sock for the configured modules (others are made when their
+ * runtime socket appears), starts watching. */
+struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struct error *err);
+/* Tells every module that the core leaves; nothing is killed here. */
+void lifecycle_stop(struct lifecycle **lifecycle);
+
+/* Identity of an SPI call (TRN-4): the peer's socket names the module, the metadata "gatehouse-channel-secret" must be the one of
+ * the living generation, compared in constant time. NULL: ERR_AUTH_CHANNEL, and an audit event was written. */
+struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, struct core_rpc_call *call, struct error *err);
+
+const char *lifecycle_instance_module_id(const struct lifecycle_instance *instance);
+const char *lifecycle_instance_family(const struct lifecycle_instance *instance);
+uint64_t lifecycle_instance_generation(const struct lifecycle_instance *instance);
+enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *instance);
+bool lifecycle_instance_is_granted(const struct lifecycle_instance *instance, const char *spi_family);
+const char *lifecycle_instance_config(const struct lifecycle_instance *instance, size_t *length, uint64_t *revision);
+
+/* The channel to a serving instance of that protocol family. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control returns to
+ * the loop; calls started on it end with UNAVAILABLE when the instance dies. */
+struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family, struct error *err);
+
+/* Orders of operators. ERR_MODULE_UNKNOWN, ERR_UNSUPPORTED (not under a supervisor), ERR_MODULE_PHASE. */
+bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms, uint64_t *generation,
+                       struct error *err);
+
+/* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions. */
+void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStatusResponse *response);
+Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
+                                                            struct error *err);
+
+#endif
