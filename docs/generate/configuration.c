@@ -1,0 +1,34 @@
+/* configuration.c: writes docs/configuration.md from the key table.
+ *   config_reference > docs/configuration.md           write
+ *   config_reference --check docs/configuration.md     exit 1 when the file is stale */
+#include <stdio.h>
+#include <string.h>
+
+#include "sdk/config/config.h"
+
+int main(int argc, char **argv) {
+  struct buf wanted = {0}, found = {0};
+  int status = 0;
+  config_reference_write(&wanted);
+  if (argc == 3 && strcmp(argv[1], "--check") == 0) {
+    FILE *file = fopen(argv[2], "re");
+    while (file && !feof(file) && !ferror(file)) {
+      char *room = buf_reserve(&found, 65536);
+      found.length += fread(room, 1, 65536, file);
+    }
+    if (file)
+      fclose(file);
+    if (found.length != wanted.length || memcmp(found.data, wanted.data, wanted.length) != 0) {
+      fprintf(stderr, "%s is stale; write it again: config_reference > %s\n", argv[2], argv[2]);
+      status = 1;
+    }
+  } else if (argc == 1) {
+    status = fwrite(wanted.data, 1, wanted.length, stdout) == wanted.length ? 0 : 1;
+  } else {
+    fprintf(stderr, "usage: config_reference [--check FILE]\n");
+    status = 100;
+  }
+  buf_free(&wanted);
+  buf_free(&found);
+  return status;
+}

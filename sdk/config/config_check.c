@@ -1,0 +1,83 @@
+/* config_check.c: what no single key can say: names are unique, listeners that modules name exist, addresses do not
+ * clash, sockets' paths fit, TLS has both halves. */
+#include <stdio.h>
+#include <string.h>
+
+#include "sdk/base/str.h"
+#include "sdk/config/config_internal.h"
+
+#define SOCKET_PATH_BYTES_MAX 107
+
+struct element {
+  const char *list;
+  size_t index;
+  unsigned line, column;
+};
+
+static void report(const struct config *config, struct config_problems *problems, const struct element *element,
+                   const char *member, const char *text, const char *detail) {
+  char key[CONFIG_PROBLEM_KEY_BYTES];
+  snprintf(key, sizeof(key), "%s[%zu].%s", element->list, element->index, member);
+  struct config_where where = {*config->path ? config->path : "built-in", element->line, element->column, key};
+  config_problem_add(problems, ERR_CONFIG_VALUE, &where, "%s%s%s%s", text, detail ? " \"" : "", detail ? detail : "",
+                     detail ? "\"" : "");
+}
+
+static bool same_address(const struct config_listener *a, const struct config_listener *b) {
+  return str_equal(a->address, b->address) && (a->address[0] == '/' || (a->port == b->port && a->port != 0));
+}
+
+static void check_listener(const struct config *config, size_t index, struct config_problems *problems) {
+  const struct config_listener *listener = &config->listeners[index];
+  struct element element = {"listeners", index, listener->line, listener->column};
+  for (size_t i = 0; i < index; i++) {
+    if (str_equal(config->listeners[i].name, listener->name))
+      report(config, problems, &element, "name", "this name is taken:", listener->name);
+    if (same_address(&config->listeners[i], listener))
+      report(config, problems, &element, "port", "the same address and port as listener", config->listeners[i].name);
+  }
+  if (str_is_empty(listener->tls_certificate) != str_is_empty(listener->tls_key))
+    report(config, problems, &element, "tls", "tls.certificate and tls.key go together", NULL);
+  if (!str_is_empty(listener->tls_client_ca) && str_is_empty(listener->tls_certificate))
+    report(config, problems, &element, "tls.client_ca", "client certificates need tls.certificate", NULL);
+}
+
+static void check_module(const struct config *config, size_t index, struct config_problems *problems) {
+  const struct config_module *module = &config->modules[index];
+  struct element element = {"modules", index, module->line, module->column};
+  if (str_equal(module->id, "core") || str_equal(module->id, "supervisor"))
+    report(config, problems, &element, "id", "this id is reserved:", module->id);
+  for (size_t i = 0; i < index; i++)
+    if (str_equal(config->modules[i].id, module->id))
+      report(config, problems, &element, "id", "this id is taken:", module->id);
+  for (size_t i = 0; i < module->listeners.count; i++) {
+    if (!config_listener_find(config, module->listeners.items[i]))
+      report(config, problems, &element, "listeners", "no such listener:", module->listeners.items[i]);
+    for (size_t j = 0; j < i; j++)
+      if (str_equal(module->listeners.items[j], module->listeners.items[i]))
+        report(config, problems, &element, "listeners", "named twice:", module->listeners.items[i]);
+  }
+  for (size_t i = 0; i < module->env.count; i++)
+    if (str_starts_with(module->env.items[i].key, "GATEHOUSE_") ||
+        str_starts_with(module->env.items[i].key, "LISTEN_") || str_equal(module->env.items[i].key, "NOTIFY_SOCKET"))
+      report(config, problems, &element, "env", "this variable belongs to the supervisor:", module->env.items[i].key);
+  size_t path_bytes = strlen(config->run_dir) + strlen("/modules//runtime.sock") + strlen(module->id);
+  if (path_bytes > SOCKET_PATH_BYTES_MAX)
+    report(config, problems, &element, "id", "run_dir and id together make socket paths too long for", module->id);
+}
+
+void config_cross_check(const struct config *config, struct config_problems *problems) {
+  struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "metrics.listener"};
+  for (size_t i = 0; i < config->listeners_count; i++)
+    check_listener(config, i, problems);
+  for (size_t i = 0; i < config->modules_count; i++)
+    check_module(config, i, problems);
+  if (!str_is_empty(config->metrics_listener) && !config_listener_find(config, config->metrics_listener))
+    config_problem_add(problems, ERR_CONFIG_VALUE, &where, "no such listener: \"%s\"", config->metrics_listener);
+  where.key = "store.url";
+  if (config->store_backend == CONFIG_STORE_POSTGRES && str_is_empty(config->store_url))
+    config_problem_add(problems, ERR_CONFIG_VALUE, &where, "the postgres backend needs a connection string");
+  where.key = "spi.backoff_max_ms";
+  if (config->spi_backoff_max_ms < config->spi_backoff_min_ms)
+    config_problem_add(problems, ERR_CONFIG_VALUE, &where, "must not be below spi.backoff_min_ms");
+}
