@@ -261,7 +261,7 @@ class Handler(service.Handler):
                 self.notification(method, params)
                 return
             request_id = check_id(message["id"])
-            self.request(request_id, method, params)
+            self.serve_request(request_id, method, params)
         except RpcError as error:
             self.send_error_reply(request_id, error)
 
@@ -274,7 +274,7 @@ class Handler(service.Handler):
             session.cancel(params["requestId"])
         self.send_bytes(202, b"")
 
-    def request(self, request_id, method, params):
+    def serve_request(self, request_id, method, params):
         if method == "initialize":
             asked = params.get("protocolVersion")
             if not isinstance(asked, str):

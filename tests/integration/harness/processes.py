@@ -1,0 +1,94 @@
+"""Processes that a test starts, with their output kept, and waiting for conditions."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+from . import PYTHON, QUICKSTART
+
+LISTENING = "LISTENING "
+
+
+def wait_until(condition, what, timeout_s=20, pause_s=0.01):
+    """Calls `condition` until it answers something true, which is returned. Fails by name after timeout_s."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout_s} s in vain: {what}")
+        time.sleep(pause_s)
+
+
+class Process:
+    """One child with its stdout and stderr in files; ends by its own id, at the latest when the test does."""
+
+    def __init__(self, name, arguments, directory, env=None, **options):
+        self.name = name
+        self.stdout = pathlib.Path(directory) / f"{name}.stdout"
+        self.stderr = pathlib.Path(directory) / f"{name}.stderr"
+        with open(self.stdout, "ab") as out, open(self.stderr, "ab") as err:
+            self.child = subprocess.Popen([str(a) for a in arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                                          env=None if env is None else {k: str(v) for k, v in env.items()}, **options)
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def output(self):
+        return self.stdout.read_text(errors="replace")
+
+    def errors(self):
+        return self.stderr.read_text(errors="replace")
+
+    def running(self):
+        return self.child.poll() is None
+
+    def wait_for_output(self, text, timeout_s=20):
+        """The first line of stdout that contains `text`; fails at once, with what it wrote, when the process has ended."""
+        def found():
+            line = next((line for line in self.output().splitlines() if text in line), None)
+            if line is None and not self.running():
+                raise AssertionError(f"{self.name} ended with {self.child.returncode}:\n{self.output()}{self.errors()}")
+            return line
+        return wait_until(found, f"{self.name} to write {text!r}", timeout_s)
+
+    def stop(self, number=signal.SIGTERM, grace_s=15):
+        """Signals, waits, and kills what does not go. The exit status (negative: a signal)."""
+        if self.running():
+            self.child.send_signal(number)
+            try:
+                self.child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait()
+                raise AssertionError(f"{self.name} did not end within {grace_s} s of signal {number}") from None
+        return self.child.wait()
+
+
+class Service(Process):
+    """A process that prints LISTENING <port> when it serves."""
+
+    def __init__(self, name, arguments, directory, **options):
+        super().__init__(name, arguments, directory, **options)
+        try:
+            self.port = int(self.wait_for_output(LISTENING).removeprefix(LISTENING))
+        except BaseException:
+            self.child.kill()
+            self.child.wait()
+            raise
+        self.url = f"http://127.0.0.1:{self.port}"
+
+
+ALMANAC_KEY = "quickstart-almanac-key"
+
+
+def start_worldclock(directory):
+    return Service("worldclock", [PYTHON, "-B", QUICKSTART / "worldclock.py"], directory,
+                   env={**os.environ, "WORLDCLOCK_KEY": ALMANAC_KEY})
+
+
+def start_notes(directory):
+    return Service("notes", [PYTHON, "-B", QUICKSTART / "notes_mcp.py"], directory)
