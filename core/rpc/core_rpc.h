@@ -158,7 +158,9 @@ struct core_rpc_call_events {
   void (*on_writable)(struct core_rpc_call *call, void *user); /* the send queue fell under half its bound */
   void (*on_message)(struct core_rpc_call *call, const uint8_t *data, size_t length, void *user); /* bidi */
   void (*on_half_close)(struct core_rpc_call *call, void *user); /* bidi: the caller sends no more */
-  void (*on_free)(void *user); /* the call is gone; last of all, also after reply/fail/finish */
+  void (*on_drain)(struct core_rpc_call *call, void *user); /* the loop is stopping: finish within the grace time */
+  /* The call is gone; last of all, after reply/fail/finish (which may run it themselves). */
+  void (*on_free)(void *user);
 };
 /* events must outlive the call (a static table). Set it inside the handler. */
 void core_rpc_call_events_set(struct core_rpc_call *call, const struct core_rpc_call_events *events, void *user);
