@@ -307,36 +307,53 @@ static bool token_equals(const char *token, const char *token_end, const char *k
   return at == key_length;
 }
 
-bool json_member(const char *data, size_t length, const char *key, const char **value, size_t *value_length) {
-  if (!length)
-    return false;
+bool json_walk(const char *data, size_t length, char open, struct json_cursor *cursor) {
   const char *end = data + length;
-  size_t key_length = strlen(key);
-  bool too_deep;
-  const char *p = skip_space(data, end);
-  if (p == end || *p++ != '{')
+  const char *p = length ? skip_space(data, end) : end;
+  if (p == end || *p != open)
     return false;
-  for (;;) {
-    const char *token = p = skip_space(p, end);
-    if (p == end || *p != '"' || !(p = scan_string(p + 1, end)))
+  *cursor = (struct json_cursor){.at = p + 1, .end = end, .object = open == '{'};
+  return true;
+}
+
+bool json_next(struct json_cursor *cursor, const char **key, size_t *key_length, const char **value,
+               size_t *value_length) {
+  bool too_deep;
+  const char *p = skip_space(cursor->at, cursor->end);
+  *key = NULL;
+  *key_length = 0;
+  if (cursor->object) {
+    const char *token = p;
+    if (p == cursor->end || *p != '"' || !(p = scan_string(p + 1, cursor->end)))
       return false;
-    bool wanted = token_equals(token, p, key, key_length);
-    p = skip_space(p, end);
-    if (p == end || *p++ != ':')
+    *key = token;
+    *key_length = (size_t)(p - token);
+    p = skip_space(p, cursor->end);
+    if (p == cursor->end || *p++ != ':')
       return false;
-    const char *start = skip_space(p, end);
-    p = scan_value(start, end, SCAN_DEPTH_LIMIT, &too_deep);
-    if (!p)
-      return false;
-    if (wanted) {
-      *value = start;
-      *value_length = (size_t)(p - start);
-      return true;
-    }
-    p = skip_space(p, end);
-    if (p == end || *p++ != ',')
-      return false;
+    p = skip_space(p, cursor->end);
   }
+  *value = p;
+  p = scan_value(p, cursor->end, SCAN_DEPTH_LIMIT, &too_deep);
+  if (!p)
+    return false;
+  *value_length = (size_t)(p - *value);
+  /* Step over the comma; at the closing bracket jump to the end, where the next call finds no value. */
+  p = skip_space(p, cursor->end);
+  cursor->at = p < cursor->end && *p == ',' ? p + 1 : cursor->end;
+  return true;
+}
+
+bool json_member(const char *data, size_t length, const char *key, const char **value, size_t *value_length) {
+  struct json_cursor cursor;
+  size_t key_length = strlen(key), token_length;
+  const char *token;
+  if (!json_walk(data, length, '{', &cursor))
+    return false;
+  while (json_next(&cursor, &token, &token_length, value, value_length))
+    if (token_equals(token, token + token_length, key, key_length))
+      return true;
+  return false;
 }
 
 char *json_string_decode(const char *token, size_t token_length) {
