@@ -1,4 +1,4 @@
-"""nano_options.py DESCRIPTOR_SET OUT_DIR: one nanopb .options file per proto file of the set.
+"""nano_options.py DESCRIPTOR_SET OUT_DIR [FILE…]: a nanopb .options file for each proto file of the set (or those named).
 
 Every string, bytes, repeated and message field, and every message, string or bytes member of a oneof, becomes a pointer, so
 that messages have no bounds of their own and may be recursive; plain scalars and enums stay values. The size of a message
@@ -44,6 +44,8 @@ def write_if_changed(path, text):
 def main():
     files = FileDescriptorSet.FromString(open(sys.argv[1], "rb").read()).file
     for file in files:
+        if sys.argv[3:] and file.name not in sys.argv[3:]:
+            continue
         prefix = file.package + "." if file.package else ""
         lines = [line for message in file.message_type for line in lines_of(prefix, message)]
         path = os.path.join(sys.argv[2], file.name[:-len(".proto")] + ".options")
