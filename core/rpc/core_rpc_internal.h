@@ -52,7 +52,7 @@ struct core_rpc_loop {
   uint32_t magic;
   struct core_rpc_options options;
   enum loop_phase phase;
-  bool started, server_down;
+  bool started, server_down, lingering;
   grpc_completion_queue *queue;
   grpc_server *server;
   grpc_server_credentials *credentials;

@@ -19,7 +19,11 @@
 #include "sdk/base/log.h"
 
 #define LOOP_MAGIC 0xC04e100bu
-#define EXIT_STUCK 70
+
+enum {
+  EXIT_STUCK = 70,
+  CLIENT_LINGER_MS = 100, /* for calls of ours that still run when the server is down */
+};
 
 static _Thread_local const struct core_rpc_loop *loop_of_this_thread;
 
@@ -120,8 +124,11 @@ void loop_check_end(struct core_rpc_loop *loop) {
   if (loop->phase == LOOP_SERVING || loop->phase == LOOP_ENDED || !loop->server_down || loop->server_calls > 0)
     return;
   if (loop->client_calls > 0) {
-    if (loop->phase == LOOP_DRAINING) /* nobody is left who could use the answers */
-      loop_cancel_all(loop);
+    if (loop->phase == LOOP_DRAINING && !loop->lingering) { /* answers of our own server may be on their way to us */
+      loop->lingering = true;
+      core_rpc_timer_cancel(&loop->grace_timer);
+      loop->grace_timer = core_rpc_timer_start(loop, CLIENT_LINGER_MS, loop_on_grace_over, loop);
+    }
     return;
   }
   if (!post_queue_close(&loop->posts))
@@ -149,6 +156,8 @@ static void loop_on_stop(void *argument) {
     grpc_server_shutdown_and_notify(loop->server, loop->queue, &loop->shutdown_tag);
     calls_drain(loop);
   }
+  if (loop->lingering)
+    return;
   core_rpc_timer_cancel(&loop->grace_timer); /* the latest order counts */
   loop->grace_timer = core_rpc_timer_start(loop, order.grace_ms, loop_on_grace_over, loop);
 }

@@ -128,7 +128,7 @@ static void probe_begin_task(void *argument) {
   core_rpc_client_half_close(probe->call);
 }
 
-static void probe_cancel_task(void *argument) {
+static inline void probe_cancel_task(void *argument) {
   struct probe *probe = argument;
   if (!atomic_load(&probe->done))
     core_rpc_client_cancel(probe->call);
