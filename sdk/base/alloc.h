@@ -1,5 +1,5 @@
-/* alloc.h: memory. Allocation never returns NULL: out of memory is reported on stderr and aborts. base_free(NULL) is fine.
- * All sizes in bytes; array sizes are multiplied with overflow checks. Any thread. */
+/* alloc.h: memory. Allocation never returns NULL: out of memory is reported on stderr and aborts. base_free(NULL) is
+ * fine. All sizes in bytes; array sizes are multiplied with overflow checks. Any thread. */
 #ifndef GATEHOUSE_BASE_ALLOC_H
 #define GATEHOUSE_BASE_ALLOC_H
 
@@ -11,7 +11,8 @@ void *base_realloc(void *memory, size_t size_bytes) __attribute__((returns_nonnu
 void *base_realloc_array(void *memory, size_t count, size_t size_bytes) __attribute__((returns_nonnull));
 char *base_strdup(const char *text) __attribute__((malloc, returns_nonnull));
 char *base_strndup(const char *text, size_t length_max) __attribute__((malloc, returns_nonnull));
-void *base_memdup(const void *data, size_t size_bytes) __attribute__((malloc, returns_nonnull)); /* one NUL is added behind */
+void *base_memdup(const void *data, size_t size_bytes)
+    __attribute__((malloc, returns_nonnull)); /* one NUL is added behind */
 char *base_asprintf(const char *format, ...) __attribute__((malloc, returns_nonnull, format(printf, 1, 2)));
 void base_free(void *memory);
 

@@ -17,7 +17,8 @@ void buf_append_text(struct buf *buf, const char *text);
 void buf_append_char(struct buf *buf, char character);
 void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *buf, const char *format, va_list arguments);
-void buf_append_json_string(struct buf *buf, const char *text, size_t length); /* quoted and escaped; bad UTF-8 becomes U+FFFD */
+void buf_append_json_string(struct buf *buf, const char *text,
+                            size_t length);      /* quoted and escaped; bad UTF-8 becomes U+FFFD */
 char *buf_reserve(struct buf *buf, size_t more); /* room for `more` bytes behind the content; set length yourself */
 void buf_consume(struct buf *buf, size_t count); /* drops bytes at the front */
 void buf_clear(struct buf *buf);                 /* keeps the memory */

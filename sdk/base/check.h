@@ -1,5 +1,5 @@
-/* check.h: assertions that stay on in release. An impossible state logs a panic line and aborts: the process is restarted
- * and its state is in the store. Never use these on anything a peer, a file or an operator can cause. */
+/* check.h: assertions that stay on in release. An impossible state logs a panic line and aborts: the process is
+ * restarted and its state is in the store. Never use these on anything a peer, a file or an operator can cause. */
 #ifndef GATEHOUSE_BASE_CHECK_H
 #define GATEHOUSE_BASE_CHECK_H
 

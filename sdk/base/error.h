@@ -59,11 +59,13 @@ struct error {
   char trace_id[ERROR_TRACE_ID_MAX];
 };
 
-/* Fills *err (when not NULL) from the table, with a printf-style client-safe message (NULL format: the table's summary).
- * The origin is the process-wide default (error_origin_default_set); returns false, so that `return error_set(…)` reads well. */
+/* Fills *err (when not NULL) from the table, with a printf-style client-safe message (NULL format: the table's
+ * summary). The origin is the process-wide default (error_origin_default_set); returns false, so that `return
+ * error_set(…)` reads well. */
 bool error_set(struct error *err, enum error_code code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Like error_set for an error that came over the wire with a code we may not know. Text is cut to size, made printable. */
+/* Like error_set for an error that came over the wire with a code we may not know. Text is cut to size, made printable.
+ */
 bool error_set_foreign(struct error *err, enum error_category category, enum error_origin origin, const char *code,
                        const char *message);
 

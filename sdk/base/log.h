@@ -1,9 +1,11 @@
-/* log.h: structured logs, one JSON object a line on stderr (SPI-16): time, level, process, room, message, trace_id, fields.
+/* log.h: structured logs, one JSON object a line on stderr (SPI-16): time, level, process, room, message, trace_id,
+ * fields.
  *
- * Severities have a consequence: LOG_PANIC our bug, abort() follows; LOG_FATAL the environment cannot carry us, the caller
- * exits; LOG_ERROR something failed and was handled; LOG_WARN the other party misbehaved; LOG_INFO state changes;
- * LOG_DEBUG off by default. A secret never goes into a field (struct secret cannot be printed). One write(2) per line, so
- * lines of several threads do not mix. The level comes from log_init; changing it later is log_level_set. Any thread. */
+ * Severities have a consequence: LOG_PANIC our bug, abort() follows; LOG_FATAL the environment cannot carry us, the
+ * caller exits; LOG_ERROR something failed and was handled; LOG_WARN the other party misbehaved; LOG_INFO state
+ * changes; LOG_DEBUG off by default. A secret never goes into a field (struct secret cannot be printed). One write(2)
+ * per line, so lines of several threads do not mix. The level comes from log_init; changing it later is log_level_set.
+ * Any thread. */
 #ifndef GATEHOUSE_BASE_LOG_H
 #define GATEHOUSE_BASE_LOG_H
 

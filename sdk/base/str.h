@@ -6,20 +6,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-bool str_equal(const char *a, const char *b);           /* NULL equals only NULL */
+bool str_equal(const char *a, const char *b); /* NULL equals only NULL */
 bool str_starts_with(const char *text, const char *prefix);
 bool str_ends_with(const char *text, const char *suffix);
-bool str_is_empty(const char *text);                    /* NULL or "" */
+bool str_is_empty(const char *text);                                  /* NULL or "" */
 bool str_copy(char *target, size_t target_bytes, const char *source); /* always terminated; false when cut */
-bool str_parse_u64(const char *text, uint64_t *value);  /* decimal, whole text, overflow refused */
+bool str_parse_u64(const char *text, uint64_t *value);                /* decimal, whole text, overflow refused */
 bool str_parse_i64(const char *text, int64_t *value);
-bool str_is_utf8(const char *text, size_t length);      /* strict: no overlong forms, no surrogates */
-bool str_is_visible_ascii(const char *text);            /* 0x21..0x7E only, not empty */
+bool str_is_utf8(const char *text, size_t length);            /* strict: no overlong forms, no surrogates */
+bool str_is_visible_ascii(const char *text);                  /* 0x21..0x7E only, not empty */
 bool str_matches_glob(const char *text, const char *pattern); /* '*' only, whole text */
-bool str_equal_constant_time(const void *a, size_t a_length, const void *b, size_t b_length); /* time depends on a_length only */
-void str_hex_encode(char *target, const uint8_t *data, size_t length); /* target: 2*length+1 bytes, lower case */
+bool str_equal_constant_time(const void *a, size_t a_length, const void *b,
+                             size_t b_length);                              /* time depends on a_length only */
+void str_hex_encode(char *target, const uint8_t *data, size_t length);      /* target: 2*length+1 bytes, lower case */
 bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex); /* exactly 2*target_bytes digits */
-char *str_base64url_encode(const uint8_t *data, size_t length);             /* no padding; caller frees with base_free */
-uint8_t *str_base64url_decode(const char *text, size_t text_length, size_t *length); /* strict, unpadded; NULL: invalid; caller frees */
+char *str_base64url_encode(const uint8_t *data, size_t length); /* no padding; caller frees with base_free */
+uint8_t *str_base64url_decode(const char *text, size_t text_length,
+                              size_t *length); /* strict, unpadded; NULL: invalid; caller frees */
 
 #endif
