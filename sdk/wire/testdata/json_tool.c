@@ -1,6 +1,7 @@
-/* json_tool.c: wire_json behind stdin and stdout, for the comparison with Python's json_format. A request is one byte ('e':
- * wire form to JSON, 'd': JSON to wire form), a 32-bit length in host order, and the input, of wire.test.v1.Everything.
- * The answer is one byte ('k', or 'x' with the error's code) and the output in the same form. Ends at end of input. */
+/* json_tool.c: wire_json behind stdin and stdout, for the comparison with Python's json_format. A request is one byte
+ * ('e': wire form to JSON, 'd': JSON to wire form), a 32-bit length in host order, and the input, of
+ * wire.test.v1.Everything. The answer is one byte ('k', or 'x' with the error's code) and the output in the same form.
+ * Ends at end of input. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
