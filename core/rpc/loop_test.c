@@ -129,6 +129,7 @@ START_TEST(stopping_lets_a_running_call_finish_within_the_grace_time) {
   ck_assert(atomic_load(&probe.done));
   ck_assert_int_eq(probe.grpc_status, 0);
   ck_assert_int_lt(clock_monotonic_ms() - began_ms, 5000); /* it did not wait for the grace time to pass */
+  buf_free(&before.data);
   buf_free(&probe.data);
 }
 END_TEST
