@@ -1,0 +1,207 @@
+/* invocation.c: calls that the core asks the module to carry out: Invoke with the caller's answers in the middle of it, and
+ * Discover. An invocation lives from its request until the module finishes it, also when the core has given it up before. */
+#include <string.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/check.h"
+#include "sdk/base/str.h"
+#include "sdk/module/module_internal.h"
+#include "sdk/wire/wire.h"
+
+#define INVOCATION_MAGIC 0x494e564fu
+#define DISCOVERY_MAGIC 0x44495343u
+
+struct module_invocation {
+  uint32_t magic;
+  TAILQ_ENTRY(module_invocation) entry;
+  struct module *module;
+  struct rpc_server_call *call;
+  core_module_v1_InvokeRequest request;
+  void (*on_cancel)(struct module_invocation *, void *);
+  void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *);
+  void *arg;
+};
+
+struct module_discovery {
+  uint32_t magic;
+  struct module *module;
+  struct rpc_server_call *call;
+  core_module_v1_DiscoverRequest request;
+  void (*on_cancel)(struct module_discovery *, void *);
+  void *arg;
+};
+
+/* ---- Invoke ---- */
+
+static void invocation_cancelled(void *arg, struct rpc_server_call *call) {
+  struct module_invocation *invocation = arg;
+  (void)call;
+  if (invocation->on_cancel)
+    invocation->on_cancel(invocation, invocation->arg);
+}
+
+void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
+  struct error err = {0};
+  if (!module->definition->invoke) {
+    error_set(&err, ERR_UNSUPPORTED, "this module carries out no calls");
+    rpc_server_call_fail(call, &err);
+    return;
+  }
+  struct module_invocation *invocation = BASE_NEW(struct module_invocation);
+  if (!wire_decode(core_module_v1_InvokeRequest_fields, &invocation->request, message, length, &err) ||
+      (!invocation->request.plan && !error_set(&err, ERR_ARGUMENT_MISSING, "the plan is missing"))) {
+    wire_release(core_module_v1_InvokeRequest_fields, &invocation->request);
+    base_free(invocation);
+    rpc_server_call_fail(call, &err);
+    return;
+  }
+  invocation->magic = INVOCATION_MAGIC;
+  invocation->module = module;
+  invocation->call = call;
+  TAILQ_INSERT_TAIL(&module->invocations, invocation, entry);
+  module->invocation_count++;
+  module->invocations_total++;
+  rpc_server_call_handle(call, &(struct rpc_server_call_handler){.on_cancelled = invocation_cancelled}, invocation);
+  module->definition->invoke(module, invocation);
+}
+
+const core_module_v1_InvokeRequest *module_invocation_request(const struct module_invocation *invocation) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  return &invocation->request;
+}
+
+struct module *module_invocation_module(const struct module_invocation *invocation) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  return invocation->module;
+}
+
+int64_t module_invocation_remaining_ms(const struct module_invocation *invocation) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  return rpc_server_call_remaining_ms(invocation->call);
+}
+
+bool module_invocation_send(struct module_invocation *invocation, const core_common_v1_InvokeItem *item) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  return rpc_server_call_send_message(invocation->call, core_common_v1_InvokeItem_fields, item) != RPC_SEND_REFUSED;
+}
+
+void module_invocation_finish(struct module_invocation *invocation, const struct error *err) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  struct module *module = invocation->module;
+  if (err && error_is_set(err)) {
+    module->invocation_errors++;
+    rpc_server_call_fail(invocation->call, err);
+  } else {
+    rpc_server_call_finish(invocation->call, NULL);
+  }
+  TAILQ_REMOVE(&module->invocations, invocation, entry);
+  module->invocation_count--;
+  /* The plan carried a credential. */
+  core_common_v1_InvocationPlan *plan = invocation->request.plan;
+  for (pb_size_t i = 0; i < plan->headers_count; i++)
+    if (plan->headers[i].value)
+      explicit_bzero(plan->headers[i].value, strlen(plan->headers[i].value));
+  wire_release(core_module_v1_InvokeRequest_fields, &invocation->request);
+  invocation->magic = 0;
+  base_free(invocation);
+}
+
+void module_invocation_handle(struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
+                              void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *,
+                                                void *),
+                              void *arg) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  invocation->on_cancel = on_cancel;
+  invocation->on_answer = on_answer;
+  invocation->arg = arg;
+}
+
+/* ---- AnswerRequest ---- */
+
+void module_answer_handle(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
+  struct error err = {0};
+  core_common_v1_AnswerRequestRequest request = {0};
+  if (!wire_decode(core_common_v1_AnswerRequestRequest_fields, &request, message, length, &err)) {
+    rpc_server_call_fail(call, &err);
+    return;
+  }
+  struct module_invocation *invocation;
+  TAILQ_FOREACH(invocation, &module->invocations, entry) {
+    if (invocation->on_answer && request.execution_id &&
+        str_equal(invocation->request.plan->execution_id, request.execution_id))
+      break;
+  }
+  if (invocation) {
+    invocation->on_answer(invocation, &request, invocation->arg);
+    core_common_v1_AnswerRequestResponse response = {0};
+    rpc_server_call_reply_message(call, core_common_v1_AnswerRequestResponse_fields, &response);
+  } else {
+    error_set(&err, ERR_INVOKE_REQUEST_UNKNOWN, NULL);
+    rpc_server_call_fail(call, &err);
+  }
+  wire_release(core_common_v1_AnswerRequestRequest_fields, &request);
+}
+
+/* ---- Discover ---- */
+
+static void discovery_cancelled(void *arg, struct rpc_server_call *call) {
+  struct module_discovery *discovery = arg;
+  (void)call;
+  if (discovery->on_cancel)
+    discovery->on_cancel(discovery, discovery->arg);
+}
+
+void module_discovery_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
+  struct error err = {0};
+  if (!module->definition->discover) {
+    error_set(&err, ERR_UNSUPPORTED, "this module discovers no upstreams");
+    rpc_server_call_fail(call, &err);
+    return;
+  }
+  struct module_discovery *discovery = BASE_NEW(struct module_discovery);
+  if (!wire_decode(core_module_v1_DiscoverRequest_fields, &discovery->request, message, length, &err) ||
+      (!discovery->request.plan && !error_set(&err, ERR_ARGUMENT_MISSING, "the plan is missing"))) {
+    wire_release(core_module_v1_DiscoverRequest_fields, &discovery->request);
+    base_free(discovery);
+    rpc_server_call_fail(call, &err);
+    return;
+  }
+  discovery->magic = DISCOVERY_MAGIC;
+  discovery->module = module;
+  discovery->call = call;
+  rpc_server_call_handle(call, &(struct rpc_server_call_handler){.on_cancelled = discovery_cancelled}, discovery);
+  module->definition->discover(module, discovery);
+}
+
+const core_module_v1_DiscoverRequest *module_discovery_request(const struct module_discovery *discovery) {
+  BASE_CHECK_MAGIC(discovery, DISCOVERY_MAGIC);
+  return &discovery->request;
+}
+
+struct module *module_discovery_module(const struct module_discovery *discovery) {
+  BASE_CHECK_MAGIC(discovery, DISCOVERY_MAGIC);
+  return discovery->module;
+}
+
+bool module_discovery_send(struct module_discovery *discovery, const core_module_v1_DiscoverItem *item) {
+  BASE_CHECK_MAGIC(discovery, DISCOVERY_MAGIC);
+  return rpc_server_call_send_message(discovery->call, core_module_v1_DiscoverItem_fields, item) != RPC_SEND_REFUSED;
+}
+
+void module_discovery_finish(struct module_discovery *discovery, const struct error *err) {
+  BASE_CHECK_MAGIC(discovery, DISCOVERY_MAGIC);
+  if (err && error_is_set(err))
+    rpc_server_call_fail(discovery->call, err);
+  else
+    rpc_server_call_finish(discovery->call, NULL);
+  wire_release(core_module_v1_DiscoverRequest_fields, &discovery->request);
+  discovery->magic = 0;
+  base_free(discovery);
+}
+
+void module_discovery_handle(struct module_discovery *discovery, void (*on_cancel)(struct module_discovery *, void *),
+                             void *arg) {
+  BASE_CHECK_MAGIC(discovery, DISCOVERY_MAGIC);
+  discovery->on_cancel = on_cancel;
+  discovery->arg = arg;
+}

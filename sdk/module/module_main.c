@@ -1,0 +1,218 @@
+/* module_main.c: the process around a module: command line, environment, signals, loop, end. */
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/check.h"
+#include "sdk/base/io.h"
+#include "sdk/base/log.h"
+#include "sdk/base/secret.h"
+#include "sdk/base/str.h"
+#include "sdk/http/http_server.h"
+#include "sdk/module/module_internal.h"
+
+#define DRAIN_DEFAULT_MS 10000
+
+static void usage(const struct module_definition *definition, FILE *out) {
+  fprintf(out,
+          "Usage: gatehouse-%s [--describe | --help | --version]\n"
+          "%s\n\n"
+          "  --describe   print the module's descriptor as JSON and exit\n"
+          "  --help       print this and exit\n"
+          "  --version    print the version and exit\n\n"
+          "Started by gatehouse-supervisor, or by hand with this environment:\n"
+          "  GATEHOUSE_RUN             run directory (the runtime socket is <run>/modules/<id>/runtime.sock)\n"
+          "  GATEHOUSE_RUNTIME_SOCKET  path of the runtime socket, instead\n"
+          "  GATEHOUSE_MODULE_ID       id of the module (default: %s)\n"
+          "  GATEHOUSE_GENERATION      number of this instance\n"
+          "  GATEHOUSE_LOG_LEVEL       debug, info, warn or error\n"
+          "  GATEHOUSE_CORE_UID        uid of the core when it is neither root nor ours\n"
+          "  LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET, WATCHDOG_USEC as systemd defines them\n\n"
+          "Exit codes: 0 asked to end, 100 usage, 111 environment.\n",
+          definition->module_id, definition->summary, definition->module_id);
+}
+
+/* ---- what a module may use ---- */
+
+struct event_base *module_event_base(const struct module *module) {
+  BASE_CHECK_MAGIC(module, MODULE_MAGIC);
+  return module->base;
+}
+
+void *module_state(const struct module *module) {
+  BASE_CHECK_MAGIC(module, MODULE_MAGIC);
+  return module->state;
+}
+
+void module_state_set(struct module *module, void *state) {
+  BASE_CHECK_MAGIC(module, MODULE_MAGIC);
+  module->state = state;
+}
+
+const char *module_id(const struct module *module) {
+  return module->id;
+}
+
+uint64_t module_generation(const struct module *module) {
+  return module->generation;
+}
+
+bool module_is_draining(const struct module *module) {
+  return module->draining;
+}
+
+void module_exit_soon(struct module *module, int exit_code) {
+  /* One more turn of the loop, so that the answer that was just queued is written. */
+  struct timeval delay = {.tv_usec = 20000};
+  module->exit_code = exit_code;
+  event_base_loopexit(module->base, &delay);
+}
+
+void module_fail(struct module *module, const char *reason) {
+  log_event(LOG_FATAL, "module", "the module cannot go on", LOG_TEXT("reason", reason));
+  module_exit_soon(module, MODULE_EXIT_ENVIRONMENT);
+}
+
+/* ---- process ---- */
+
+static void on_signal(evutil_socket_t signal_number, short what, void *arg) {
+  struct module *module = arg;
+  (void)what;
+  if (module->draining)
+    module_exit_soon(module, MODULE_EXIT_OK); /* the second one is in a hurry */
+  else
+    module_drain_begin(module, DRAIN_DEFAULT_MS, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *arg) {
+  (void)fd, (void)what;
+  module_notify(arg, "WATCHDOG=1");
+}
+
+static void watchdog_start(struct module *module) {
+  uint64_t period_us = 0;
+  const char *text = getenv("WATCHDOG_USEC");
+  if (!module->notify_socket || !text || !str_parse_u64(text, &period_us) || period_us < 2000)
+    return;
+  struct timeval period = {.tv_sec = (time_t)(period_us / 2 / 1000000), .tv_usec = (suseconds_t)(period_us / 2 % 1000000)};
+  module->watchdog_timer = event_new(module->base, -1, EV_PERSIST, on_watchdog, module);
+  event_add(module->watchdog_timer, &period);
+}
+
+static bool environment_read(struct module *module, struct error *err) {
+  const char *id = getenv("GATEHOUSE_MODULE_ID"), *run = getenv("GATEHOUSE_RUN");
+  const char *socket_path = getenv("GATEHOUSE_RUNTIME_SOCKET"), *generation = getenv("GATEHOUSE_GENERATION");
+  const char *notify = getenv("NOTIFY_SOCKET");
+  module->id = base_strdup(str_is_empty(id) ? module->definition->module_id : id);
+  if (generation && !str_parse_u64(generation, &module->generation))
+    return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_GENERATION is not a number");
+  module->notify_socket = str_is_empty(notify) ? NULL : base_strdup(notify);
+  if (!str_is_empty(socket_path))
+    module->runtime_socket = base_strdup(socket_path);
+  else if (!str_is_empty(run))
+    module->runtime_socket = base_asprintf("%s/modules/%s/runtime.sock", run, module->id);
+  else
+    return error_set(err, ERR_ARGUMENT_MISSING, "GATEHOUSE_RUN or GATEHOUSE_RUNTIME_SOCKET is needed; see --help");
+  return true;
+}
+
+/* The folder of the runtime socket: made when the supervisor has not done so. */
+static bool runtime_folder_make(struct module *module, struct error *err) {
+  char *folder = base_strdup(module->runtime_socket);
+  char *slash = strrchr(folder, '/');
+  bool ok = true;
+  if (slash && slash != folder) {
+    *slash = '\0';
+    ok = access(folder, F_OK) == 0 || io_make_directories(folder, 0700, err);
+  }
+  base_free(folder);
+  return ok;
+}
+
+static bool start(struct module *module, struct error *err) {
+  if (!environment_read(module, err) || !runtime_folder_make(module, err))
+    return false;
+  module_listeners_adopt(module);
+  module->base = http_event_base_new();
+  module->signal_term = evsignal_new(module->base, SIGTERM, on_signal, module);
+  module->signal_int = evsignal_new(module->base, SIGINT, on_signal, module);
+  evsignal_add(module->signal_term, NULL);
+  evsignal_add(module->signal_int, NULL);
+  watchdog_start(module);
+  if (module->definition->create && !module->definition->create(module, err))
+    return false;
+  return module_runtime_start(module, err);
+}
+
+static void finish(struct module *module) {
+  module_runtime_stop(module);
+  module_attach_close(module);
+  if (module->definition->destroy && module->state)
+    module->definition->destroy(module);
+  module_listeners_close(module);
+  struct event **events[] = {&module->watchdog_timer, &module->drain_timer, &module->signal_term, &module->signal_int};
+  for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+    if (*events[i])
+      event_free(*events[i]);
+  if (module->base)
+    event_base_free(module->base);
+  base_free(module->id);
+  base_free(module->runtime_socket);
+  base_free(module->notify_socket);
+}
+
+int module_main(int argc, char **argv, const struct module_definition *definition) {
+  static const struct option options[] = {{"describe", no_argument, NULL, 'd'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"version", no_argument, NULL, 'v'},
+                                          {NULL, 0, NULL, 0}};
+  int option;
+  while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    switch (option) {
+    case 'd':
+      return module_descriptor_print(definition) ? MODULE_EXIT_OK : MODULE_EXIT_ENVIRONMENT;
+    case 'h':
+      usage(definition, stdout);
+      return MODULE_EXIT_OK;
+    case 'v':
+      printf("gatehouse-%s %s\n", definition->module_id, definition->version);
+      return MODULE_EXIT_OK;
+    default:
+      usage(definition, stderr);
+      return MODULE_EXIT_USAGE;
+    }
+  }
+  if (optind != argc) {
+    usage(definition, stderr);
+    return MODULE_EXIT_USAGE;
+  }
+
+  enum log_level level = LOG_INFO;
+  const char *level_name = getenv("GATEHOUSE_LOG_LEVEL");
+  if (level_name)
+    log_level_parse(level_name, &level);
+  log_init(definition->module_id, level);
+  error_origin_default_set(ERROR_ORIGIN_MODULE);
+  secret_harden_process();
+  signal(SIGPIPE, SIG_IGN);
+
+  struct module module = {.magic = MODULE_MAGIC, .definition = definition};
+  TAILQ_INIT(&module.invocations);
+  struct error err = {0};
+  if (start(&module, &err)) {
+    log_event(LOG_INFO, "module", "started", LOG_TEXT("version", definition->version),
+              LOG_INT("generation", module.generation));
+    event_base_dispatch(module.base);
+  } else {
+    log_error_value(LOG_FATAL, "module", "the module cannot start", &err);
+    module.exit_code = MODULE_EXIT_ENVIRONMENT;
+  }
+  finish(&module);
+  return module.exit_code;
+}
