@@ -69,7 +69,9 @@ struct lifecycle_options {
 /* Makes the SPI sockets' folder and the listeners core/spi/<module>.sock for the configured modules (others are made when their
  * runtime socket appears), starts watching. */
 struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struct error *err);
-/* Tells every module that the core leaves; nothing is killed here. */
+/* Tells the supervisor, when there is one, that the core serves: once, after every socket listens. startup in milliseconds. */
+void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms);
+/* Ends the watching and every connection to a module; nothing is killed here. */
 void lifecycle_stop(struct lifecycle **lifecycle);
 
 /* Identity of an SPI call (TRN-4): the peer's socket names the module, the metadata "gatehouse-channel-secret" must be the one of

@@ -1,0 +1,318 @@
+/* control_link.c: the core's end of the supervisor's control channel. The I/O thread reads packets and posts each to the core
+ * thread; orders are sent from the core thread. End of file: the supervisor is gone, the core drains and leaves (LIF-13). Messages
+ * of another core generation are dropped. */
+#include <event2/event.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/lifecycle/lifecycle_internal.h"
+#include "sdk/base/alloc.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/log.h"
+#include "sdk/base/str.h"
+
+struct lifecycle_control {
+  struct lifecycle *lifecycle;
+  int fd;
+  struct event *event; /* I/O thread */
+  uint64_t sequence;
+  atomic_bool stopped;
+};
+
+struct control_delivery {
+  struct lifecycle_control *control;
+  bool closed;
+  struct control_message message;
+};
+
+/* ---- sending (core thread) ---- */
+
+static bool order_send(struct lifecycle_control *control, struct control_message *message, struct error *err) {
+  message->pb.core_generation = control->lifecycle->core_generation;
+  message->pb.sequence = ++control->sequence;
+  enum control_result result = control_send(control->fd, message, err);
+  if (result == CONTROL_DONE)
+    return true;
+  if (result != CONTROL_BAD)
+    error_set(err, ERR_UNAVAILABLE, "the supervisor does not take orders now");
+  log_event(LOG_ERROR, "lifecycle", "an order to the supervisor was not sent",
+            LOG_TEXT("order", control_body_name(message->pb.which_body)));
+  return false;
+}
+
+static void start_order(struct lifecycle_control *control, const char *module_id) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_start_tag}};
+  str_copy(message.pb.body.start.module_id, sizeof(message.pb.body.start.module_id), module_id);
+  order_send(control, &message, NULL);
+}
+
+bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,
+                               uint32_t grace_ms, struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_restart_tag}};
+  str_copy(message.pb.body.restart.module_id, sizeof(message.pb.body.restart.module_id), module_id);
+  message.pb.body.restart.generation = generation;
+  message.pb.body.restart.grace_ms = grace_ms;
+  return order_send(control, &message, err);
+}
+
+void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_core_ready_tag}};
+  message.pb.body.core_ready.startup_ms = startup_ms;
+  order_send(control, &message, NULL);
+}
+
+/* ---- news (core thread) ---- */
+
+static const char *cause_name(supervisor_control_v1_ExitCause cause) {
+  static const char *const names[] = {"unknown", "left",          "left",     "signal",
+                                      "stopped", "killed by order", "start timeout", "watchdog", "not executable"};
+  return (size_t)cause < sizeof(names) / sizeof(names[0]) ? names[cause] : "unknown";
+}
+
+static void exit_text(char *target, size_t target_bytes, supervisor_control_v1_ExitCause cause, int32_t status,
+                      int32_t signal_number) {
+  if (signal_number)
+    snprintf(target, target_bytes, "%s %d (%s)", cause_name(cause), signal_number,
+             sigabbrev_np(signal_number) ? sigabbrev_np(signal_number) : "?");
+  else if (cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_CLEAN ||
+           cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_STATUS)
+    snprintf(target, target_bytes, "%s with status %d", cause_name(cause), status);
+  else
+    str_copy(target, target_bytes, cause_name(cause));
+}
+
+static void on_hello(struct lifecycle *lifecycle, const supervisor_control_v1_Hello *hello) {
+  lifecycle->supervisor_pid = hello->supervisor_pid;
+  lifecycle->core_starts = hello->core_starts;
+  str_copy(lifecycle->supervisor_version, sizeof(lifecycle->supervisor_version), hello->supervisor_version);
+}
+
+static void on_configured(struct lifecycle *lifecycle, const supervisor_control_v1_ConfiguredModule *news) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  if (!module) {
+    module = lifecycle_module_ensure(lifecycle, news->module_id);
+    if (!module)
+      return;
+  }
+  module->supervised = true;
+  module->uid = news->uid;
+  str_copy(module->family, sizeof(module->family), news->family);
+  str_copy(module->version, sizeof(module->version), news->version);
+  module->listener_count = 0;
+  for (pb_size_t i = 0; i < news->listeners_count && module->listener_count < 8; i++) {
+    struct lifecycle_listener *listener = &module->listeners[module->listener_count++];
+    str_copy(listener->name, sizeof(listener->name), news->listeners[i].name);
+    str_copy(listener->address, sizeof(listener->address), news->listeners[i].address);
+    listener->port = news->listeners[i].port;
+  }
+}
+
+static void process_began(struct lifecycle_module *module, uint64_t generation, int32_t pid, uint64_t uptime_ms) {
+  module->process_generation = generation;
+  module->pid = pid;
+  module->spawned_us = clock_monotonic_us() - (int64_t)uptime_ms * 1000;
+  if (generation > module->generation_last)
+    module->generation_last = generation;
+}
+
+static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_Spawned *news) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  if (!module)
+    return;
+  if (news->starts > 1)
+    module->restarts = news->starts - 1;
+  process_began(module, news->generation, news->pid, 0);
+}
+
+static void last_words_keep(struct lifecycle_module *module, const supervisor_control_v1_Exited *news) {
+  for (size_t i = 0; i < module->last_word_count; i++)
+    base_free(module->last_words[i]);
+  module->last_word_count = 0;
+  for (pb_size_t i = 0; i < news->last_words_count && i < LIFECYCLE_LAST_WORDS_MAX; i++)
+    module->last_words[module->last_word_count++] = base_strdup(news->last_words[i]);
+}
+
+static void next_step_tell(struct lifecycle_module *module, supervisor_control_v1_NextStep step, uint32_t delay_ms) {
+  char cause[96];
+  if (!module->instance)
+    return;
+  if (step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_LATER) {
+    snprintf(cause, sizeof(cause), "restart in %u ms", delay_ms);
+    lifecycle_instance_event(module->instance, LIFECYCLE_ON_RESTART_WAITS, cause);
+  }
+}
+
+static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_Exited *news) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  if (!module)
+    return;
+  exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
+  module->last_exit_at_ms = clock_wall_ms();
+  last_words_keep(module, news);
+  const char *const labels[] = {module->id, cause_name(news->cause), NULL};
+  observe_count(lifecycle->options.observe, OBSERVE_MODULE_RESTARTS, labels, 1);
+  if (module->process_generation == news->generation) {
+    module->pid = 0;
+    module->spawned_us = 0;
+  }
+  if (module->instance && module->instance->generation == news->generation)
+    lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, module->last_exit);
+  next_step_tell(module, news->next_step, news->delay_ms);
+}
+
+static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_control_v1_SpawnFailed *news) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  if (!module)
+    return;
+  snprintf(module->last_exit, sizeof(module->last_exit), "could not be started: %s in %s", news->error_name, news->step);
+  module->last_exit_at_ms = clock_wall_ms();
+  log_event(LOG_ERROR, "lifecycle", "a module could not be started", LOG_TEXT("module", module->id),
+            LOG_TEXT("error", news->error_name), LOG_TEXT("step", news->step));
+  next_step_tell(module, news->next_step, news->delay_ms);
+}
+
+/* The first list also orders what is down to start: the supervisor starts no module before the core says so. */
+static void on_process_entry(struct lifecycle_control *control, const supervisor_control_v1_ProcessEntry *news) {
+  struct lifecycle *lifecycle = control->lifecycle;
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  if (str_equal(news->module_id, "core")) {
+    if (news->last_cause) {
+      exit_text(lifecycle->core_last_exit, sizeof(lifecycle->core_last_exit), news->last_cause, news->last_status,
+                news->last_signal);
+      lifecycle->core_last_exit_at_ms = news->last_exit_wall_us / 1000;
+    }
+  } else if (module) {
+    if (news->starts > 1)
+      module->restarts = news->starts - 1;
+    if (news->pid)
+      process_began(module, news->generation, news->pid, news->uptime_ms);
+    if (news->last_cause) {
+      exit_text(module->last_exit, sizeof(module->last_exit), news->last_cause, news->last_status, news->last_signal);
+      module->last_exit_at_ms = news->last_exit_wall_us / 1000;
+    }
+  }
+  if (!news->last)
+    return;
+  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  if (module->supervised && !module->pid)
+    start_order(control, module->id);
+  if (!lifecycle->discovery) {
+    struct error err = {0};
+    lifecycle->discovery = lifecycle_discovery_start(lifecycle, &err);
+    if (!lifecycle->discovery)
+      log_error_value(LOG_ERROR, "lifecycle", "modules cannot be discovered", &err);
+  }
+}
+
+static void on_refused(const supervisor_control_v1_Refused *news) {
+  if (news->reason != supervisor_control_v1_Reason_REASON_ALREADY_RUNNING)
+    log_event(LOG_WARN, "lifecycle", "the supervisor refused an order", LOG_TEXT("module", news->module_id),
+              LOG_INT("reason", news->reason));
+}
+
+static void deliver(void *argument) {
+  struct control_delivery *delivery = argument;
+  struct lifecycle_control *control = delivery->control;
+  struct lifecycle *lifecycle = control->lifecycle;
+  const supervisor_control_v1_ControlMessage *pb = &delivery->message.pb;
+  if (atomic_load(&control->stopped)) {
+    base_free(delivery);
+    return;
+  }
+  if (delivery->closed) {
+    log_event(LOG_WARN, "lifecycle", "the supervisor is gone");
+    if (lifecycle->options.on_shutdown)
+      lifecycle->options.on_shutdown(lifecycle->options.arg);
+  } else if (pb->core_generation != lifecycle->core_generation) {
+    log_event(LOG_WARN, "lifecycle", "a message of another generation was dropped");
+  } else {
+    switch (pb->which_body) {
+    case supervisor_control_v1_ControlMessage_hello_tag:
+      on_hello(lifecycle, &pb->body.hello);
+      break;
+    case supervisor_control_v1_ControlMessage_configured_module_tag:
+      on_configured(lifecycle, &pb->body.configured_module);
+      break;
+    case supervisor_control_v1_ControlMessage_spawned_tag:
+      on_spawned(lifecycle, &pb->body.spawned);
+      break;
+    case supervisor_control_v1_ControlMessage_exited_tag:
+      on_exited(lifecycle, &pb->body.exited);
+      break;
+    case supervisor_control_v1_ControlMessage_spawn_failed_tag:
+      on_spawn_failed(lifecycle, &pb->body.spawn_failed);
+      break;
+    case supervisor_control_v1_ControlMessage_process_entry_tag:
+      on_process_entry(control, &pb->body.process_entry);
+      break;
+    case supervisor_control_v1_ControlMessage_refused_tag:
+      on_refused(&pb->body.refused);
+      break;
+    default: /* accepted, notified: nothing follows from them here */
+      break;
+    }
+  }
+  base_free(delivery);
+}
+
+/* ---- reading (I/O thread) ---- */
+
+static void on_readable(evutil_socket_t fd, short what, void *argument) {
+  struct lifecycle_control *control = argument;
+  (void)what;
+  for (;;) {
+    struct error err = {0};
+    struct control_delivery *delivery = BASE_NEW(struct control_delivery);
+    delivery->control = control;
+    enum control_result result = control_receive((int)fd, CONTROL_FROM_SUPERVISOR, &delivery->message, &err);
+    if (result == CONTROL_BAD)
+      log_error_value(LOG_WARN, "lifecycle", "a bad packet on the control channel", &err);
+    delivery->closed = result == CONTROL_CLOSED;
+    if (delivery->closed)
+      event_del(control->event);
+    if ((result != CONTROL_DONE && result != CONTROL_CLOSED) ||
+        !core_rpc_post(control->lifecycle->options.loop, deliver, delivery))
+      base_free(delivery);
+    if (result == CONTROL_AGAIN || result == CONTROL_CLOSED)
+      return;
+  }
+}
+
+static void read_begin(void *argument) {
+  struct lifecycle_control *control = argument;
+  control->event = event_new(core_rpc_io_base(control->lifecycle->options.loop), control->fd, EV_READ | EV_PERSIST,
+                             on_readable, control);
+  event_add(control->event, NULL);
+}
+
+static void read_end(void *argument) {
+  struct lifecycle_control *control = argument;
+  if (control->event)
+    event_free(control->event);
+  close(control->fd);
+}
+
+struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, int fd, struct error *err) {
+  const char *generation = getenv("GATEHOUSE_GENERATION");
+  if (generation && !str_parse_u64(generation, &lifecycle->core_generation)) {
+    error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_GENERATION is not a number");
+    return NULL;
+  }
+  struct lifecycle_control *control = BASE_NEW(struct lifecycle_control);
+  control->lifecycle = lifecycle;
+  control->fd = fd;
+  core_rpc_io_post(lifecycle->options.loop, read_begin, control);
+  return control;
+}
+
+void lifecycle_control_stop(struct lifecycle_control **holder) {
+  struct lifecycle_control *control = BASE_TAKE(*holder);
+  if (!control)
+    return;
+  atomic_store(&control->stopped, true);
+  /* The struct itself stays until the process ends: a posted delivery may still name it. */
+  core_rpc_io_post(control->lifecycle->options.loop, read_end, control);
+}

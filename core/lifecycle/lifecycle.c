@@ -1,0 +1,225 @@
+/* lifecycle.c: the room itself: its modules, their SPI sockets, the identity of SPI calls, and what other rooms ask. */
+#include "core/lifecycle/lifecycle.h"
+
+#include <string.h>
+
+#include "core/lifecycle/lifecycle_internal.h"
+#include "sdk/base/alloc.h"
+#include "sdk/base/check.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/io.h"
+#include "sdk/base/log.h"
+#include "sdk/base/str.h"
+
+#define SECRET_METADATA "gatehouse-channel-secret"
+#define MODULE_ID_MAX 31
+
+/* ---- modules ---- */
+
+struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, const char *module_id) {
+  struct lifecycle_module *module;
+  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  if (str_equal(module->id, module_id))
+    return module;
+  return NULL;
+}
+
+bool lifecycle_module_is_alive(const struct lifecycle_module *module) {
+  return module->instance && module->instance->channel;
+}
+
+static bool module_id_is_valid(const char *module_id) {
+  size_t length = strlen(module_id);
+  if (length == 0 || length > MODULE_ID_MAX || module_id[0] == '-')
+    return false;
+  return strspn(module_id, "abcdefghijklmnopqrstuvwxyz0123456789-_") == length;
+}
+
+struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  struct error err = {0};
+  if (module)
+    return module;
+  if (!module_id_is_valid(module_id)) {
+    log_event(LOG_WARN, "lifecycle", "a folder that is no module id was passed over");
+    return NULL;
+  }
+  module = BASE_NEW(struct lifecycle_module);
+  module->lifecycle = lifecycle;
+  module->id = base_strdup(module_id);
+  module->config_revision = 1;
+  module->runtime_path = base_asprintf("%s/modules/%s/runtime.sock", lifecycle->run_dir, module_id);
+  module->spi_path = base_asprintf("%s/core/spi/%s.sock", lifecycle->run_dir, module_id);
+  for (size_t i = 0; i < lifecycle->options.module_count; i++)
+    if (str_equal(lifecycle->options.modules[i].module_id, module_id)) {
+      module->config = lifecycle->options.modules[i];
+      module->configured = true;
+    }
+  struct core_rpc_listen_options options = {.path = module->spi_path,
+                                            .name = module->id,
+                                            .mode = 0600,
+                                            .owner_uid = (uid_t)-1,
+                                            .owner_gid = (gid_t)-1};
+  module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
+  if (!module->spi_listener) {
+    log_error_value(LOG_ERROR, "lifecycle", "a module's SPI socket cannot be made", &err);
+    base_free(module->id);
+    base_free(module->runtime_path);
+    base_free(module->spi_path);
+    base_free(module);
+    return NULL;
+  }
+  SLIST_INSERT_HEAD(&lifecycle->modules, module, entry);
+  return module;
+}
+
+static void module_free(struct lifecycle_module *module) {
+  core_rpc_timer_cancel(&module->retry_timer);
+  lifecycle_instance_free(&module->instance);
+  core_rpc_listener_close(&module->spi_listener, true);
+  for (size_t i = 0; i < module->last_word_count; i++)
+    base_free(module->last_words[i]);
+  base_free(module->id);
+  base_free(module->runtime_path);
+  base_free(module->spi_path);
+  base_free(module);
+}
+
+/* ---- the room ---- */
+
+struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struct error *err) {
+  struct lifecycle *lifecycle = BASE_NEW(struct lifecycle);
+  lifecycle->magic = LIFECYCLE_MAGIC;
+  lifecycle->options = *options;
+  lifecycle->run_dir = base_strdup(options->run_dir);
+  lifecycle->started_us = clock_monotonic_us();
+  SLIST_INIT(&lifecycle->modules);
+
+  char *spi_folder = base_asprintf("%s/core/spi", options->run_dir);
+  bool ok = io_make_directories(spi_folder, 0711, err);
+  base_free(spi_folder);
+  for (size_t i = 0; ok && i < options->module_count; i++)
+    if (!lifecycle_module_ensure(lifecycle, options->modules[i].module_id))
+      ok = error_set(err, ERR_IO, "the SPI socket of module %s cannot be made", options->modules[i].module_id);
+  if (ok && options->control_fd >= 0) {
+    lifecycle->control = lifecycle_control_start(lifecycle, options->control_fd, err);
+    ok = lifecycle->control != NULL; /* discovery starts when the supervisor has told what runs */
+  } else if (ok) {
+    lifecycle->discovery = lifecycle_discovery_start(lifecycle, err);
+    ok = lifecycle->discovery != NULL;
+  }
+  if (!ok)
+    lifecycle_stop(&lifecycle);
+  return lifecycle;
+}
+
+void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms) {
+  if (lifecycle->control)
+    lifecycle_control_ready(lifecycle->control, startup_ms);
+}
+
+void lifecycle_stop(struct lifecycle **holder) {
+  struct lifecycle *lifecycle = BASE_TAKE(*holder);
+  if (!lifecycle)
+    return;
+  lifecycle->stopping = true;
+  lifecycle_discovery_stop(&lifecycle->discovery);
+  lifecycle_control_stop(&lifecycle->control);
+  while (!SLIST_EMPTY(&lifecycle->modules)) {
+    struct lifecycle_module *module = SLIST_FIRST(&lifecycle->modules);
+    SLIST_REMOVE_HEAD(&lifecycle->modules, entry);
+    module_free(module);
+  }
+  /* The struct itself stays until the process ends: posted tasks may still name it. */
+}
+
+/* ---- identity (TRN-4) ---- */
+
+struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, struct core_rpc_call *call,
+                                                  struct error *err) {
+  BASE_CHECK_MAGIC(lifecycle, LIFECYCLE_MAGIC);
+  const struct core_rpc_peer *peer = core_rpc_call_peer(call);
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, peer->listener);
+  struct lifecycle_instance *instance = module ? module->instance : NULL;
+  size_t length = 0;
+  const char *given = core_rpc_call_metadata(call, SECRET_METADATA, &length);
+  if (instance && given && secret_equal(instance->channel_secret, given, length) &&
+      (!module->pid || !peer->pid || module->pid == peer->pid))
+    return instance;
+  error_set(err, ERR_AUTH_CHANNEL, NULL);
+  observe_audit_append(lifecycle->options.observe,
+                       &(struct observe_audit){.action = "spi.channel.denied",
+                                               .actor = peer->listener,
+                                               .target = core_rpc_call_method(call),
+                                               .outcome = "denied"});
+  return NULL;
+}
+
+const char *lifecycle_instance_module_id(const struct lifecycle_instance *instance) {
+  return instance->module->id;
+}
+
+const char *lifecycle_instance_family(const struct lifecycle_instance *instance) {
+  return instance->descriptor ? instance->descriptor->protocol_family : instance->module->family;
+}
+
+uint64_t lifecycle_instance_generation(const struct lifecycle_instance *instance) {
+  return instance->generation;
+}
+
+enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *instance) {
+  switch (instance->state) {
+  case LIFECYCLE_READY:
+  case LIFECYCLE_DEGRADED:
+    return LIFECYCLE_PHASE_SERVING;
+  case LIFECYCLE_DRAINING:
+  case LIFECYCLE_STOPPING:
+    return LIFECYCLE_PHASE_DRAINING;
+  default:
+    return LIFECYCLE_PHASE_INITIALIZING;
+  }
+}
+
+bool lifecycle_instance_is_granted(const struct lifecycle_instance *instance, const char *spi_family) {
+  const char *const *names = lifecycle_family_names();
+  for (size_t i = 0; names[i]; i++)
+    if (str_equal(names[i], spi_family))
+      return instance->granted & (1u << i);
+  return false;
+}
+
+const char *lifecycle_instance_config(const struct lifecycle_instance *instance, size_t *length, uint64_t *revision) {
+  *revision = instance->module->config_revision;
+  *length = instance->module->configured ? instance->module->config.config_length : 2;
+  return instance->module->configured ? instance->module->config.config_json : "{}";
+}
+
+/* ---- who carries out calls ---- */
+
+struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
+                                                  struct error *err) {
+  struct lifecycle_module *module;
+  SLIST_FOREACH(module, &lifecycle->modules, entry) {
+    struct lifecycle_instance *instance = module->instance;
+    if (instance && instance->channel && instance->state == LIFECYCLE_READY &&
+        str_equal(lifecycle_instance_family(instance), protocol_family))
+      return instance->channel;
+  }
+  error_set(err, ERR_INVOKE_OWNER_UNAVAILABLE, NULL);
+  return NULL;
+}
+
+bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms,
+                       uint64_t *generation, struct error *err) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  if (!module)
+    return error_set(err, ERR_MODULE_UNKNOWN, NULL);
+  if (!lifecycle->control || !module->supervised)
+    return error_set(err, ERR_UNSUPPORTED, "the module is not run by a supervisor");
+  if (!module->pid)
+    return error_set(err, ERR_MODULE_PHASE, "the module is not running");
+  *generation = module->process_generation;
+  if (module->instance && module->instance->generation == *generation)
+    lifecycle_instance_event(module->instance, LIFECYCLE_ON_DRAIN_ORDERED, "restart ordered by an operator");
+  return lifecycle_control_restart(lifecycle->control, module_id, *generation, drain_deadline_ms, err);
+}

@@ -1,0 +1,195 @@
+/* status.c: what operators see of processes (StatusService, ModuleAdminService). Reads /proc for memory; only on request. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/lifecycle/lifecycle_internal.h"
+#include "sdk/base/alloc.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/str.h"
+
+/* protobuf-c frees members with free(): make them with malloc. */
+static char *text(const char *value) {
+  char *copy = strdup(value ? value : "");
+  if (!copy)
+    abort();
+  return copy;
+}
+
+/* Proportional set size in bytes; 0: not to be had. */
+static uint64_t process_pss_bytes(int32_t pid) {
+  char path[64], line[256];
+  unsigned long long kilobytes = 0;
+  if (pid <= 0)
+    return 0;
+  snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+  FILE *file = fopen(path, "re");
+  if (!file)
+    return 0;
+  while (fgets(line, sizeof(line), file))
+    if (str_starts_with(line, "Pss:")) {
+      kilobytes = strtoull(line + 4, NULL, 10);
+      break;
+    }
+  fclose(file);
+  return kilobytes * 1024;
+}
+
+static Core__Admin__V1__ProcessStatus *process_new(const char *id) {
+  Core__Admin__V1__ProcessStatus *status = calloc(1, sizeof(*status));
+  if (!status)
+    abort();
+  core__admin__v1__process_status__init(status);
+  status->id = text(id);
+  return status;
+}
+
+static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_module *module) {
+  Core__Admin__V1__ProcessStatus *status = process_new(module->id);
+  const struct lifecycle_instance *instance = module->instance;
+  const char *state = instance ? lifecycle_state_name(instance->state) : module->pid ? "starting" : "down";
+  /* A new process that has not shown its socket yet must not look like the old one. */
+  if (instance && module->pid && instance->generation != module->process_generation)
+    state = "starting";
+  status->generation = module->pid ? module->process_generation : instance ? instance->generation : 0;
+  status->version = text(instance && instance->descriptor ? instance->descriptor->module_version : module->version);
+  status->state = text(state);
+  status->reason = text(instance ? instance->reason : module->last_exit);
+  status->pid = (uint32_t)module->pid;
+  int64_t since_us = module->spawned_us ? module->spawned_us : instance && instance->channel ? instance->discovered_us : 0;
+  status->uptime_ms = since_us ? (uint64_t)(clock_monotonic_us() - since_us) / 1000 : 0;
+  status->restarts = module->restarts;
+  status->memory_pss_bytes = process_pss_bytes(module->pid);
+  status->protocol_family =
+      text(instance && instance->descriptor ? instance->descriptor->protocol_family : module->family);
+  status->last_exit = text(module->last_exit);
+  status->last_exit_at_ms = module->last_exit_at_ms;
+  return status;
+}
+
+static Core__Admin__V1__ProcessStatus *supervisor_status(const struct lifecycle *lifecycle) {
+  Core__Admin__V1__ProcessStatus *status = process_new("supervisor");
+  status->version = text(lifecycle->supervisor_version);
+  status->state = text("ready");
+  status->pid = (uint32_t)lifecycle->supervisor_pid;
+  status->memory_pss_bytes = process_pss_bytes(lifecycle->supervisor_pid);
+  return status;
+}
+
+static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifecycle) {
+  Core__Admin__V1__ProcessStatus *status = process_new("core");
+  status->generation = lifecycle->core_generation;
+  status->version = text(GATEHOUSE_VERSION);
+  status->state = text("ready");
+  status->pid = (uint32_t)getpid();
+  status->uptime_ms = (uint64_t)(clock_monotonic_us() - lifecycle->started_us) / 1000;
+  status->restarts = lifecycle->core_starts > 0 ? lifecycle->core_starts - 1 : 0;
+  status->memory_pss_bytes = process_pss_bytes(getpid());
+  status->last_exit = text(lifecycle->core_last_exit);
+  status->last_exit_at_ms = lifecycle->core_last_exit_at_ms;
+  return status;
+}
+
+static int by_id(const void *a, const void *b) {
+  const struct lifecycle_module *const *left = a, *const *right = b;
+  return strcmp((*left)->id, (*right)->id);
+}
+
+void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStatusResponse *response) {
+  struct lifecycle_module *module, **sorted;
+  size_t count = 0, listener_count = 0, ready = 0;
+  SLIST_FOREACH(module, &lifecycle->modules, entry) {
+    count++;
+    listener_count += module->listener_count;
+  }
+  sorted = base_calloc(count + 1, sizeof(*sorted));
+  count = 0;
+  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  sorted[count++] = module;
+  qsort(sorted, count, sizeof(*sorted), by_id);
+
+  response->processes = calloc(count + 2, sizeof(*response->processes));
+  response->listeners = calloc(listener_count + 1, sizeof(*response->listeners));
+  if (!response->processes || !response->listeners)
+    abort();
+  if (lifecycle->control)
+    response->processes[response->n_processes++] = supervisor_status(lifecycle);
+  response->processes[response->n_processes++] = core_status(lifecycle);
+  for (size_t i = 0; i < count; i++) {
+    response->processes[response->n_processes++] = module_status(sorted[i]);
+    ready += sorted[i]->instance && sorted[i]->instance->state == LIFECYCLE_READY;
+    for (size_t l = 0; l < sorted[i]->listener_count; l++) {
+      const struct lifecycle_listener *listener = &sorted[i]->listeners[l];
+      Core__Admin__V1__ListenerStatus *status = calloc(1, sizeof(*status));
+      char address[160];
+      if (!status)
+        abort();
+      core__admin__v1__listener_status__init(status);
+      snprintf(address, sizeof(address), strchr(listener->address, ':') ? "[%s]:%u" : "%s:%u", listener->address,
+               listener->port);
+      status->name = text(listener->name);
+      status->address = text(listener->port ? address : listener->address);
+      status->module_id = text(sorted[i]->id);
+      response->listeners[response->n_listeners++] = status;
+    }
+  }
+  response->health = text(ready == count ? "ok" : "degraded");
+  base_free(sorted);
+}
+
+static void history_fill(const struct lifecycle_module *module, Core__Admin__V1__DescribeModuleResponse *response) {
+  size_t count = module->history_count < LIFECYCLE_HISTORY_MAX ? module->history_count : LIFECYCLE_HISTORY_MAX;
+  response->history = calloc(count + 1, sizeof(*response->history));
+  if (!response->history)
+    abort();
+  for (size_t i = 0; i < count; i++) {
+    const struct lifecycle_transition *from = &module->history[(module->history_count - 1 - i) % LIFECYCLE_HISTORY_MAX];
+    Core__Admin__V1__ModuleTransition *to = calloc(1, sizeof(*to));
+    if (!to)
+      abort();
+    core__admin__v1__module_transition__init(to);
+    to->at_ms = from->at_ms;
+    to->generation = from->generation;
+    to->from_state = text(lifecycle_state_name(from->from));
+    to->to_state = text(lifecycle_state_name(from->to));
+    to->cause = text(from->cause);
+    response->history[response->n_history++] = to;
+  }
+}
+
+/* A deep copy of a message through its bytes. */
+static ProtobufCMessage *message_copy(const ProtobufCMessage *message) {
+  size_t length = protobuf_c_message_get_packed_size(message);
+  uint8_t *bytes = base_alloc(length + 1);
+  protobuf_c_message_pack(message, bytes);
+  ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, length, bytes);
+  base_free(bytes);
+  return copy;
+}
+
+Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
+                                                            struct error *err) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  if (!module) {
+    error_set(err, ERR_MODULE_UNKNOWN, NULL);
+    return NULL;
+  }
+  Core__Admin__V1__DescribeModuleResponse *response = calloc(1, sizeof(*response));
+  if (!response)
+    abort();
+  core__admin__v1__describe_module_response__init(response);
+  response->instances = calloc(1, sizeof(*response->instances));
+  response->last_words = calloc(LIFECYCLE_LAST_WORDS_MAX, sizeof(*response->last_words));
+  if (!response->instances || !response->last_words)
+    abort();
+  response->instances[response->n_instances++] = module_status(module);
+  if (module->instance && module->instance->descriptor)
+    response->descriptor = (Core__Module__V1__ModuleDescriptor *)message_copy(&module->instance->descriptor->base);
+  if (module->instance && module->instance->readiness)
+    response->readiness = (Core__Module__V1__Readiness *)message_copy(&module->instance->readiness->base);
+  for (size_t i = 0; i < module->last_word_count; i++)
+    response->last_words[response->n_last_words++] = text(module->last_words[i]);
+  history_fill(module, response);
+  return response;
+}
