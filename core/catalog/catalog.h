@@ -1,15 +1,16 @@
 /* catalog.h: the records of the gateway (SPI-5 to SPI-7, SPI-11) and the document engine behind `gatehouse apply`.
  *
- * Documents (core.admin.v1: kind, metadata, spec) are the truth that operators declare; records are what callers list and invoke.
- * A document of kind Tool makes one record; a Gateway document makes a gateway record, and what its upstream offers becomes
- * records of their own (catalog_discovered_apply). User, Team and Role documents go to the policy room by the same road.
+ * Documents (core.admin.v1: kind, metadata, spec) are the truth that operators declare; records are what callers list
+ * and invoke. A document of kind Tool makes one record; a Gateway document makes a gateway record, and what its
+ * upstream offers becomes records of their own (catalog_discovered_apply). User, Team and Role documents go to the
+ * policy room by the same road.
  *
- * One thread: the core thread. Writes are asynchronous: checked at once against the present state, stored in one batch, applied to
- * memory and announced when the store has them; a second write that was checked before the first was stored is refused with
- * ERR_CATALOG_CONFLICT by its expected revision. Reads see what is stored.
+ * One thread: the core thread. Writes are asynchronous: checked at once against the present state, stored in one batch,
+ * applied to memory and announced when the store has them; a second write that was checked before the first was stored
+ * is refused with ERR_CATALOG_CONFLICT by its expected revision. Reads see what is stored.
  *
- * Names: what clients see is verbatim. Two records of one kind that a server would show under one name are told apart by the
- * gateway's name and "-" before the later one's name, stably (sorted by id).
+ * Names: what clients see is verbatim. Two records of one kind that a server would show under one name are told apart
+ * by the gateway's name and "-" before the later one's name, stably (sorted by id).
  *
  * Pointers to records are valid until control returns to the loop. */
 #ifndef GATEHOUSE_CORE_CATALOG_H
@@ -47,8 +48,8 @@ enum catalog_kind {
 /* A record. Texts are never NULL. Borrowed; see the head of the file. */
 struct catalog_record {
   enum catalog_kind kind;
-  const char *id;          /* stable, opaque */
-  const char *name;        /* verbatim name (resources: the URI) */
+  const char *id;   /* stable, opaque */
+  const char *name; /* verbatim name (resources: the URI) */
   const char *title;
   const char *description;
   const char *team_id;
@@ -61,12 +62,12 @@ struct catalog_record {
   const char *original_name;   /* its name at the upstream; "" when its own */
   const char *definition_json; /* the protocol's own form, byte for byte (for MCP: Tool, Resource, Prompt) */
   size_t definition_length;
-  const struct catalog_schema *input_schema;       /* compiled; NULL: any object */
-  const char *output_schema_json;                  /* "" for none */
-  uint32_t timeout_ms;                             /* of one call; never 0 */
-  uint32_t rate_limit_per_minute;                  /* 0: none */
-  const Core__Admin__V1__RestSpec *rest;           /* REST tools, without credential values; else NULL */
-  const Core__Admin__V1__GatewaySpec *gateway;     /* gateway records and records of a gateway; else NULL */
+  const struct catalog_schema *input_schema;   /* compiled; NULL: any object */
+  const char *output_schema_json;              /* "" for none */
+  uint32_t timeout_ms;                         /* of one call; never 0 */
+  uint32_t rate_limit_per_minute;              /* 0: none */
+  const Core__Admin__V1__RestSpec *rest;       /* REST tools, without credential values; else NULL */
+  const Core__Admin__V1__GatewaySpec *gateway; /* gateway records and records of a gateway; else NULL */
 };
 
 struct catalog_options {
@@ -84,20 +85,21 @@ size_t catalog_record_count(const struct catalog *catalog);
 
 /* ---- reads: visibility first, then permission (SPI-5) ---- */
 
-/* One record by id, or by kind and name within the effective server (server_id: id or name of a server record, NULL or "": the
- * default server, which holds every enabled record). Visible to the caller, or ERR_CATALOG_NOT_FOUND as if it did not exist;
- * permission (NULL: none) lacking: ERR_AUTH_PERMISSION_DENIED. A server that is not visible is ERR_CATALOG_NOT_FOUND too. */
+/* One record by id, or by kind and name within the effective server (server_id: id or name of a server record, NULL or
+ * "": the default server, which holds every enabled record). Visible to the caller, or ERR_CATALOG_NOT_FOUND as if it
+ * did not exist; permission (NULL: none) lacking: ERR_AUTH_PERMISSION_DENIED. A server that is not visible is
+ * ERR_CATALOG_NOT_FOUND too. */
 const struct catalog_record *catalog_find(struct catalog *catalog, const struct policy_context *context,
-                                          enum catalog_kind kind, const char *id, const char *name, const char *server_id,
-                                          const char *permission, struct error *err);
+                                          enum catalog_kind kind, const char *id, const char *name,
+                                          const char *server_id, const char *permission, struct error *err);
 
 /* A record by id without any check: for the core's own use. NULL: none. */
 const struct catalog_record *catalog_record_by_id(struct catalog *catalog, const char *record_id);
 
-/* Visits the records of a kind that the caller may see, in name order, after the cursor (NULL or "": from the start), page_size at
- * most (0: 100, at most 1000). shown_name: the name within that server. *next_cursor (caller frees with base_free) is NULL at the
- * end. Cursors are opaque, bound to kind and server, survive changes of the catalog. Errors: ERR_CATALOG_CURSOR,
- * ERR_CATALOG_NOT_FOUND (server), ERR_AUTH_PERMISSION_DENIED (<kind>s.read). */
+/* Visits the records of a kind that the caller may see, in name order, after the cursor (NULL or "": from the start),
+ * page_size at most (0: 100, at most 1000). shown_name: the name within that server. *next_cursor (caller frees with
+ * base_free) is NULL at the end. Cursors are opaque, bound to kind and server, survive changes of the catalog. Errors:
+ * ERR_CATALOG_CURSOR, ERR_CATALOG_NOT_FOUND (server), ERR_AUTH_PERMISSION_DENIED (<kind>s.read). */
 typedef void catalog_visit(void *arg, const struct catalog_record *record, const char *shown_name);
 bool catalog_list(struct catalog *catalog, const struct policy_context *context, enum catalog_kind kind,
                   const char *server_id, uint32_t page_size, const char *cursor, catalog_visit *visit, void *arg,
@@ -106,56 +108,62 @@ bool catalog_list(struct catalog *catalog, const struct policy_context *context,
 /* All enabled gateways, for discovery. */
 void catalog_gateways(struct catalog *catalog, catalog_visit *visit, void *arg);
 
-/* The headers that one call to this record's upstream needs: its static headers and its credential, opened for this call. Appended
- * to *headers (array and texts from base_alloc; wiped and freed by catalog_headers_free). */
+/* The headers that one call to this record's upstream needs: its static headers and its credential, opened for this
+ * call. Appended to *headers (array and texts from base_alloc; wiped and freed by catalog_headers_free). */
 struct catalog_headers {
   size_t count;
   struct {
     char *name;
     char *value;
-  } *items;
+  } * items;
 };
 bool catalog_call_headers(struct catalog *catalog, const struct catalog_record *record, struct catalog_headers *headers,
                           struct error *err);
 void catalog_headers_free(struct catalog_headers *headers);
 
-/* Arguments against the record's input schema: one JSON object. ERR_INVOKE_ARGUMENTS names the place and the rule (JSON Schema
- * 2020-12: type, properties, required, additionalProperties, items, enum, const, bounds, pattern, allOf/anyOf/oneOf/not, local
- * $ref; other keywords are annotations). */
+/* Arguments against the record's input schema: one JSON object. ERR_INVOKE_ARGUMENTS names the place and the rule (JSON
+ * Schema 2020-12: type, properties, required, additionalProperties, items, enum, const, bounds, pattern,
+ * allOf/anyOf/oneOf/not, local $ref; other keywords are annotations). */
 bool catalog_arguments_check(const struct catalog_record *record, const char *arguments_json, size_t length,
                              struct error *err);
 
 /* ---- writes ---- */
 
-/* Carries out an ApplyRequest whole or not at all; done is called once on the core thread, never from inside this function. The
- * response belongs to the callee and is freed after done; err is set when the store failed. actor: for audit. */
+/* Carries out an ApplyRequest whole or not at all; done is called once on the core thread, never from inside this
+ * function. The response belongs to the callee and is freed after done; err is set when the store failed. actor: for
+ * audit. */
 typedef void catalog_apply_done(void *arg, const Core__Admin__V1__ApplyResponse *response, const struct error *err);
-void catalog_apply(struct catalog *catalog, const Core__Admin__V1__ApplyRequest *request, catalog_apply_done *done, void *arg);
+void catalog_apply(struct catalog *catalog, const Core__Admin__V1__ApplyRequest *request, catalog_apply_done *done,
+                   void *arg);
 
-/* Documents as JSON, credentials left out, one call per document, in an order that applies cleanly. kinds: NULL or none: all. */
+/* Documents as JSON, credentials left out, one call per document, in an order that applies cleanly. kinds: NULL or
+ * none: all. */
 typedef void catalog_export_visit(void *arg, const char *document_json, size_t length);
 void catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg);
 
 typedef void catalog_write_done(void *arg, uint64_t revision, const struct error *err);
 void catalog_delete(struct catalog *catalog, const char *kind, const char *name, catalog_write_done *done, void *arg);
 
-/* What an upstream offers now: creates, changes and deletes the records of this gateway so that they match. They inherit
- * visibility, team and owner of the gateway document. Unchanged content writes nothing. Definitions that break the limits (name
- * 1–128, size 256 KiB, depth, 5000 records a gateway) are left out and logged. */
+/* What an upstream offers now: creates, changes and deletes the records of this gateway so that they match. They
+ * inherit visibility, team and owner of the gateway document. Unchanged content writes nothing. Definitions that break
+ * the limits (name 1–128, size 256 KiB, depth, 5000 records a gateway) are left out and logged. */
 struct catalog_discovered {
   enum catalog_kind kind;
   const char *original_name;
   const char *definition_json;
   size_t definition_length;
 };
-typedef void catalog_discovered_done(void *arg, uint32_t created, uint32_t updated, uint32_t deleted, const struct error *err);
+typedef void catalog_discovered_done(void *arg, uint32_t created, uint32_t updated, uint32_t deleted,
+                                     const struct error *err);
 void catalog_discovered_apply(struct catalog *catalog, const char *gateway_id, const struct catalog_discovered *items,
                               size_t count, catalog_discovered_done *done, void *arg);
 
 /* ---- change stream (SPI-11) ---- */
 
-/* Called on the core thread after each stored change: once per record, then once with record_id NULL: the revision is complete. */
-typedef void catalog_change_visit(void *arg, uint64_t revision, enum catalog_kind kind, const char *record_id, bool deleted);
+/* Called on the core thread after each stored change: once per record, then once with record_id NULL: the revision is
+ * complete. */
+typedef void catalog_change_visit(void *arg, uint64_t revision, enum catalog_kind kind, const char *record_id,
+                                  bool deleted);
 struct catalog_watch;
 struct catalog_watch *catalog_watch_start(struct catalog *catalog, catalog_change_visit *visit, void *arg);
 void catalog_watch_stop(struct catalog_watch **watch);

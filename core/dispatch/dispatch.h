@@ -1,6 +1,6 @@
-/* dispatch.h: the one path that every invocation takes (SPI-8 to SPI-10): find (visibility, permission), schema of the arguments,
- * rate limit, pre-hooks, plan, carry out (by the module that owns the record's protocol, or by the asking module with the plan),
- * post-hooks, trace, metrics. One thread: the core thread. */
+/* dispatch.h: the one path that every invocation takes (SPI-8 to SPI-10): find (visibility, permission), schema of the
+ * arguments, rate limit, pre-hooks, plan, carry out (by the module that owns the record's protocol, or by the asking
+ * module with the plan), post-hooks, trace, metrics. One thread: the core thread. */
 #ifndef GATEHOUSE_CORE_DISPATCH_H
 #define GATEHOUSE_CORE_DISPATCH_H
 
@@ -40,16 +40,16 @@ struct dispatch_caller {
   const struct policy_context *context;
 };
 
-/* What comes of an invocation. on_item takes one item at a time (serialized InvokeItem bytes are handed through unparsed where
- * possible); false: the consumer is congested, dispatch_invocation_resume will follow. on_done exactly once and last, never inside
- * dispatch_invoke; err NULL after a result. */
+/* What comes of an invocation. on_item takes one item at a time (serialized InvokeItem bytes are handed through
+ * unparsed where possible); false: the consumer is congested, dispatch_invocation_resume will follow. on_done exactly
+ * once and last, never inside dispatch_invoke; err NULL after a result. */
 struct dispatch_sink {
   bool (*on_item)(void *arg, const void *item_bytes, size_t length);
   void (*on_done)(void *arg, const struct error *err);
 };
 
-/* Starts. NULL: refused at once with *err (on_done is then not called). deadline from the envelope and remaining_ms of the SPI
- * call, the smaller. */
+/* Starts. NULL: refused at once with *err (on_done is then not called). deadline from the envelope and remaining_ms of
+ * the SPI call, the smaller. */
 struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const struct dispatch_caller *caller,
                                             const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
                                             const struct dispatch_sink *sink, void *arg, struct error *err);
@@ -67,9 +67,11 @@ bool dispatch_prepare(struct dispatch *dispatch, const struct dispatch_caller *c
 bool dispatch_report(struct dispatch *dispatch, const struct dispatch_caller *caller,
                      const Core__Spi__Catalog__V1__PlanReport *report);
 
-/* Looks at what a gateway's upstream offers and applies it to the catalog; at start, by interval and on demand. gateway_name NULL:
- * all. done may be NULL. */
-typedef void dispatch_refresh_done(void *arg, uint32_t created, uint32_t updated, uint32_t deleted, const struct error *err);
-void dispatch_refresh_gateways(struct dispatch *dispatch, const char *gateway_name, dispatch_refresh_done *done, void *arg);
+/* Looks at what a gateway's upstream offers and applies it to the catalog; at start, by interval and on demand.
+ * gateway_name NULL: all. done may be NULL. */
+typedef void dispatch_refresh_done(void *arg, uint32_t created, uint32_t updated, uint32_t deleted,
+                                   const struct error *err);
+void dispatch_refresh_gateways(struct dispatch *dispatch, const char *gateway_name, dispatch_refresh_done *done,
+                               void *arg);
 
 #endif

@@ -1,6 +1,6 @@
-/* control_link.c: the core's end of the supervisor's control channel. The I/O thread reads packets and posts each to the core
- * thread; orders are sent from the core thread. End of file: the supervisor is gone, the core drains and leaves (LIF-13). Messages
- * of another core generation are dropped. */
+/* control_link.c: the core's end of the supervisor's control channel. The I/O thread reads packets and posts each to
+ * the core thread; orders are sent from the core thread. End of file: the supervisor is gone, the core drains and
+ * leaves (LIF-13). Messages of another core generation are dropped. */
 #include <event2/event.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -67,8 +67,8 @@ void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup
 /* ---- news (core thread) ---- */
 
 static const char *cause_name(supervisor_control_v1_ExitCause cause) {
-  static const char *const names[] = {"unknown", "left",          "left",     "signal",
-                                      "stopped", "killed by order", "start timeout", "watchdog", "not executable"};
+  static const char *const names[] = {"unknown",         "left",          "left",     "signal",        "stopped",
+                                      "killed by order", "start timeout", "watchdog", "not executable"};
   return (size_t)cause < sizeof(names) / sizeof(names[0]) ? names[cause] : "unknown";
 }
 
@@ -167,7 +167,8 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
   if (!module)
     return;
-  snprintf(module->last_exit, sizeof(module->last_exit), "could not be started: %s in %s", news->error_name, news->step);
+  snprintf(module->last_exit, sizeof(module->last_exit), "could not be started: %s in %s", news->error_name,
+           news->step);
   module->last_exit_at_ms = clock_wall_ms();
   log_event(LOG_ERROR, "lifecycle", "a module could not be started", LOG_TEXT("module", module->id),
             LOG_TEXT("error", news->error_name), LOG_TEXT("step", news->step));

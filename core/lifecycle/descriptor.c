@@ -1,5 +1,5 @@
-/* descriptor.c: from the descriptor alone the core decides whether a module may start (DSC-5): identity, SPI version (SPI-17),
- * families (SPI-1), release policy of its protocol family. */
+/* descriptor.c: from the descriptor alone the core decides whether a module may start (DSC-5): identity, SPI version
+ * (SPI-17), families (SPI-1), release policy of its protocol family. */
 #include <string.h>
 
 #include "core/lifecycle/lifecycle_internal.h"
@@ -36,8 +36,8 @@ static const struct {
   unsigned allowed, needed;
   bool plugin_parity; /* every tool hook must be full or delegate */
 } release_policy[] = {
-    {"mcp", FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION | FAMILY_PSG,
-     FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION, true},
+    {"mcp", FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION | FAMILY_PSG, FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION,
+     true},
     {"a2a", FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION | FAMILY_PSG, FAMILY_COMMON, false},
     {"llm", FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION | FAMILY_PSG, FAMILY_COMMON, false},
     {"rest-grpc", FAMILY_COMMON | FAMILY_PLUGIN | FAMILY_SESSION, FAMILY_COMMON, false},

@@ -1,6 +1,6 @@
-/* discovery.c: finds modules by their runtime sockets (<run>/modules/<id>/runtime.sock), whoever started them. The I/O thread
- * watches the folders with inotify and posts one scan at a time to the core thread; the scan reads the folders and attaches what is
- * new. A socket is new when its inode or change time differs from the one dialled last. */
+/* discovery.c: finds modules by their runtime sockets (<run>/modules/<id>/runtime.sock), whoever started them. The I/O
+ * thread watches the folders with inotify and posts one scan at a time to the core thread; the scan reads the folders
+ * and attaches what is new. A socket is new when its inode or change time differs from the one dialled last. */
 #include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
@@ -78,8 +78,8 @@ static void on_inotify(evutil_socket_t fd, short what, void *argument) {
 /* I/O thread. */
 static void watch_begin(void *argument) {
   struct lifecycle_discovery *discovery = argument;
-  discovery->event = event_new(core_rpc_io_base(discovery->lifecycle->options.loop), discovery->fd, EV_READ | EV_PERSIST,
-                               on_inotify, discovery);
+  discovery->event = event_new(core_rpc_io_base(discovery->lifecycle->options.loop), discovery->fd,
+                               EV_READ | EV_PERSIST, on_inotify, discovery);
   event_add(discovery->event, NULL);
   watch_folders(discovery);
   scan_post(discovery);

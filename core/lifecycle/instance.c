@@ -1,6 +1,6 @@
-/* instance.c: takes one instance through the phases: Describe, check, Initialize, health watch, readiness. One call is under way at
- * a time; the health stream then tells of every change, and its end is the first sign of a death. A fresh channel, secret and canary
- * for each attach, so that nothing of a past life is accepted. */
+/* instance.c: takes one instance through the phases: Describe, check, Initialize, health watch, readiness. One call is
+ * under way at a time; the health stream then tells of every change, and its end is the first sign of a death. A fresh
+ * channel, secret and canary for each attach, so that nothing of a past life is accepted. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -56,7 +56,8 @@ void lifecycle_instance_free(struct lifecycle_instance **holder) {
 
 /* ---- steps ---- */
 
-/* What a call of an instance needs when it ends: the instance may be gone by then, its place in the module taken by another. */
+/* What a call of an instance needs when it ends: the instance may be gone by then, its place in the module taken by
+ * another. */
 struct step {
   struct lifecycle_module *module;
   uint64_t generation;
@@ -99,7 +100,7 @@ static void step_failed(struct lifecycle_instance *instance, const struct core_r
   struct lifecycle_module *module = instance->module;
   char cause[LIFECYCLE_REASON_BYTES];
   bool lost = result->err.category == ERROR_CATEGORY_UNAVAILABLE;
-  snprintf(cause, sizeof(cause), "%s: %s (%s)", what, result->err.message, result->err.code);
+  snprintf(cause, sizeof(cause), "%.40s: %.140s (%.60s)", what, result->err.message, result->err.code);
   lifecycle_instance_end(instance, lost ? LIFECYCLE_ON_LOST : LIFECYCLE_ON_REFUSED, cause);
   if (lost && !module->retry_timer && !module->lifecycle->stopping)
     module->retry_timer = core_rpc_timer_start(module->lifecycle->options.loop, REATTACH_MS, reattach, module);
@@ -226,8 +227,7 @@ static void health_message(struct core_rpc_client_call *call, const uint8_t *dat
   if (!instance)
     return;
   Grpc__Health__V1__HealthCheckResponse *response = grpc__health__v1__health_check_response__unpack(NULL, length, data);
-  instance->healthy =
-      response && response->status == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+  instance->healthy = response && response->status == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
   if (response)
     grpc__health__v1__health_check_response__free_unpacked(response, NULL);
   if (!instance->step_call)

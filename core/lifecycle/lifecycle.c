@@ -55,11 +55,8 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
       module->config = lifecycle->options.modules[i];
       module->configured = true;
     }
-  struct core_rpc_listen_options options = {.path = module->spi_path,
-                                            .name = module->id,
-                                            .mode = 0600,
-                                            .owner_uid = (uid_t)-1,
-                                            .owner_gid = (gid_t)-1};
+  struct core_rpc_listen_options options = {
+      .path = module->spi_path, .name = module->id, .mode = 0600, .owner_uid = (uid_t)-1, .owner_gid = (gid_t)-1};
   module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
   if (!module->spi_listener) {
     log_error_value(LOG_ERROR, "lifecycle", "a module's SPI socket cannot be made", &err);
@@ -147,11 +144,10 @@ struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, s
       (!module->pid || !peer->pid || module->pid == peer->pid))
     return instance;
   error_set(err, ERR_AUTH_CHANNEL, NULL);
-  observe_audit_append(lifecycle->options.observe,
-                       &(struct observe_audit){.action = "spi.channel.denied",
-                                               .actor = peer->listener,
-                                               .target = core_rpc_call_method(call),
-                                               .outcome = "denied"});
+  observe_audit_append(lifecycle->options.observe, &(struct observe_audit){.action = "spi.channel.denied",
+                                                                           .actor = peer->listener,
+                                                                           .target = core_rpc_call_method(call),
+                                                                           .outcome = "denied"});
   return NULL;
 }
 

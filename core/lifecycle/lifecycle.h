@@ -1,12 +1,13 @@
-/* lifecycle.h: which modules exist, in which phase they are, and what happens next (LIF-*, DSC-*, SPI-1, SPI-17, TRN-4).
+/* lifecycle.h: which modules exist, in which phase they are, and what happens next (LIF-*, DSC-*, SPI-1, SPI-17,
+ * TRN-4).
  *
- * A module is discovered by its runtime socket appearing below <run>/modules, whoever started it. The room dials it, asks for its
- * descriptor, checks it, initializes it (with a fresh channel secret and canary), watches its health until it is ready, and keeps
- * watching. With a supervisor it also hears of spawns and exits through the control channel and orders restarts; without one the
- * same states run over modules that attach by themselves.
+ * A module is discovered by its runtime socket appearing below <run>/modules, whoever started it. The room dials it,
+ * asks for its descriptor, checks it, initializes it (with a fresh channel secret and canary), watches its health until
+ * it is ready, and keeps watching. With a supervisor it also hears of spawns and exits through the control channel and
+ * orders restarts; without one the same states run over modules that attach by themselves.
  *
- * One thread: the core thread (the control channel and the folder are watched on the I/O thread and posted over). Every transition
- * goes to the state graph with its cause. */
+ * One thread: the core thread (the control channel and the folder are watched on the I/O thread and posted over). Every
+ * transition goes to the state graph with its cause. */
 #ifndef GATEHOUSE_CORE_LIFECYCLE_H
 #define GATEHOUSE_CORE_LIFECYCLE_H
 
@@ -66,17 +67,20 @@ struct lifecycle_options {
   void *arg;
 };
 
-/* Makes the SPI sockets' folder and the listeners core/spi/<module>.sock for the configured modules (others are made when their
- * runtime socket appears), starts watching. */
+/* Makes the SPI sockets' folder and the listeners core/spi/<module>.sock for the configured modules (others are made
+ * when their runtime socket appears), starts watching. */
 struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struct error *err);
-/* Tells the supervisor, when there is one, that the core serves: once, after every socket listens. startup in milliseconds. */
+/* Tells the supervisor, when there is one, that the core serves: once, after every socket listens. startup in
+ * milliseconds. */
 void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms);
 /* Ends the watching and every connection to a module; nothing is killed here. */
 void lifecycle_stop(struct lifecycle **lifecycle);
 
-/* Identity of an SPI call (TRN-4): the peer's socket names the module, the metadata "gatehouse-channel-secret" must be the one of
- * the living generation, compared in constant time. NULL: ERR_AUTH_CHANNEL, and an audit event was written. */
-struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, struct core_rpc_call *call, struct error *err);
+/* Identity of an SPI call (TRN-4): the peer's socket names the module, the metadata "gatehouse-channel-secret" must be
+ * the one of the living generation, compared in constant time. NULL: ERR_AUTH_CHANNEL, and an audit event was written.
+ */
+struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, struct core_rpc_call *call,
+                                                  struct error *err);
 
 const char *lifecycle_instance_module_id(const struct lifecycle_instance *instance);
 const char *lifecycle_instance_family(const struct lifecycle_instance *instance);
@@ -85,15 +89,17 @@ enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *i
 bool lifecycle_instance_is_granted(const struct lifecycle_instance *instance, const char *spi_family);
 const char *lifecycle_instance_config(const struct lifecycle_instance *instance, size_t *length, uint64_t *revision);
 
-/* The channel to a serving instance of that protocol family. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control returns to
- * the loop; calls started on it end with UNAVAILABLE when the instance dies. */
-struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family, struct error *err);
+/* The channel to a serving instance of that protocol family. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control
+ * returns to the loop; calls started on it end with UNAVAILABLE when the instance dies. */
+struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
+                                                  struct error *err);
 
 /* Orders of operators. ERR_MODULE_UNKNOWN, ERR_UNSUPPORTED (not under a supervisor), ERR_MODULE_PHASE. */
-bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms, uint64_t *generation,
-                       struct error *err);
+bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms,
+                       uint64_t *generation, struct error *err);
 
-/* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions. */
+/* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions.
+ */
 void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStatusResponse *response);
 Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
                                                             struct error *err);

@@ -1,5 +1,5 @@
-/* lifecycle_internal.h: what the files of core/lifecycle share. Everything lives on the core thread, except where discovery.c and
- * control_link.c say that the I/O thread reads. */
+/* lifecycle_internal.h: what the files of core/lifecycle share. Everything lives on the core thread, except where
+ * discovery.c and control_link.c say that the I/O thread reads. */
 #ifndef GATEHOUSE_CORE_LIFECYCLE_INTERNAL_H
 #define GATEHOUSE_CORE_LIFECYCLE_INTERNAL_H
 

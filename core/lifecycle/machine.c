@@ -1,5 +1,5 @@
-/* machine.c: the state machine of an instance, carried out from transitions.def. Every transition is logged, kept in the module's
- * history, and recorded in the state graph with its cause (LIF-1). */
+/* machine.c: the state machine of an instance, carried out from transitions.def. Every transition is logged, kept in
+ * the module's history, and recorded in the state graph with its cause (LIF-1). */
 #include <string.h>
 
 #include "core/lifecycle/lifecycle_internal.h"

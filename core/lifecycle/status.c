@@ -1,4 +1,5 @@
-/* status.c: what operators see of processes (StatusService, ModuleAdminService). Reads /proc for memory; only on request. */
+/* status.c: what operators see of processes (StatusService, ModuleAdminService). Reads /proc for memory; only on
+ * request. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,9 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   status->state = text(state);
   status->reason = text(instance ? instance->reason : module->last_exit);
   status->pid = (uint32_t)module->pid;
-  int64_t since_us = module->spawned_us ? module->spawned_us : instance && instance->channel ? instance->discovered_us : 0;
+  int64_t since_us = module->spawned_us              ? module->spawned_us
+                     : instance && instance->channel ? instance->discovered_us
+                                                     : 0;
   status->uptime_ms = since_us ? (uint64_t)(clock_monotonic_us() - since_us) / 1000 : 0;
   status->restarts = module->restarts;
   status->memory_pss_bytes = process_pss_bytes(module->pid);

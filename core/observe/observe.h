@@ -22,7 +22,8 @@ struct observe_options {
 struct observe *observe_open(const struct observe_options *options, struct error *err);
 void observe_close(struct observe **observe);
 
-/* The core's own metrics: OBSERVE_<NAME>, from metrics.def: METRIC(NAME, kind, "gatehouse_…", "help", "label names"). */
+/* The core's own metrics: OBSERVE_<NAME>, from metrics.def: METRIC(NAME, kind, "gatehouse_…", "help", "label names").
+ */
 enum observe_metric {
 #define METRIC(name, kind, text, help, labels) OBSERVE_##name,
 #include "core/observe/metrics.def"
@@ -32,17 +33,18 @@ enum observe_metric {
 /* label values in the order of the table, NULL-terminated; NULL: none. */
 void observe_count(struct observe *observe, enum observe_metric metric, const char *const *labels, uint64_t increment);
 void observe_gauge_set(struct observe *observe, enum observe_metric metric, const char *const *labels, double value);
-void observe_duration(struct observe *observe, enum observe_metric metric, const char *const *labels, uint64_t duration_us);
+void observe_duration(struct observe *observe, enum observe_metric metric, const char *const *labels,
+                      uint64_t duration_us);
 
-/* What a module publishes; names are checked and prefixed gatehouse_module_, labels get module="<id>". Returns how many were
- * refused. */
+/* What a module publishes; names are checked and prefixed gatehouse_module_, labels get module="<id>". Returns how many
+ * were refused. */
 uint32_t observe_module_publish(struct observe *observe, const char *module_id,
                                 const Core__Spi__Observability__V1__PublishMetricsRequest *request);
 /* Everything in text format 0.0.4. */
 void observe_render(struct observe *observe, struct buf *text);
 
-/* Appends an audit event: JSON line with sequence, previous hash and hash (SHA-256), so that a gap or an edit shows. Details hold
- * no secrets. Any outcome of "allowed", "denied", "failed", "done". */
+/* Appends an audit event: JSON line with sequence, previous hash and hash (SHA-256), so that a gap or an edit shows.
+ * Details hold no secrets. Any outcome of "allowed", "denied", "failed", "done". */
 struct observe_audit {
   const char *action; /* "token.created", "auth.denied", "spi.denied", … */
   const char *actor;  /* subject, module id or "operator" */
@@ -56,6 +58,7 @@ void observe_audit_append(struct observe *observe, const struct observe_audit *a
 bool observe_audit_verify(const char *path, uint64_t *line_count, struct error *err);
 
 /* A module's log lines and spans into the core's log. */
-void observe_logs_emit(struct observe *observe, const char *module_id, const Core__Spi__Observability__V1__EmitLogsRequest *request);
+void observe_logs_emit(struct observe *observe, const char *module_id,
+                       const Core__Spi__Observability__V1__EmitLogsRequest *request);
 
 #endif

@@ -1,7 +1,7 @@
-/* attach.c: the way to the core. After Initialize the SPI channel is dialled with the channel secret; when it is up, the module
- * proves its deny path: it resolves the canary, which must be refused (LIF-3). Then it is attached, follows the catalog's changes,
- * and is ready when every condition holds. When the channel is lost it is detached at once (LIF-6): the same core is dialled again
- * with back-off, a new core comes by itself with a new Initialize. */
+/* attach.c: the way to the core. After Initialize the SPI channel is dialled with the channel secret; when it is up,
+ * the module proves its deny path: it resolves the canary, which must be refused (LIF-3). Then it is attached, follows
+ * the catalog's changes, and is ready when every condition holds. When the channel is lost it is detached at once
+ * (LIF-6): the same core is dialled again with back-off, a new core comes by itself with a new Initialize. */
 #include <string.h>
 
 #include "sdk/base/alloc.h"
@@ -158,12 +158,12 @@ static void prove_deny_path(struct module *module) {
   if (module->canary_call)
     return;
   char *bearer = base_asprintf("Bearer %s", module->canary_credential);
-  core_common_v1_Header header = {.name = (char *)(uintptr_t)"authorization", .value = bearer};
+  core_common_v1_Header header = {.name = (char *)(uintptr_t) "authorization", .value = bearer};
   core_spi_auth_v1_ResolveCallerRequest request = {
-      .transport = (char *)(uintptr_t)"canary",
+      .transport = (char *)(uintptr_t) "canary",
       .headers_count = 1,
       .headers = &header,
-      .client_address = (char *)(uintptr_t)"127.0.0.1",
+      .client_address = (char *)(uintptr_t) "127.0.0.1",
       .protocol_family = (char *)(uintptr_t)module->definition->protocol_family,
   };
   module->canary = MODULE_CANARY_ASKING;

@@ -1,7 +1,6 @@
-/* describe.c: the module's descriptor (DSC-1, DSC-2), as a message for Describe and as JSON for --describe, from the one
- * definition. Texts are borrowed from the definition; the arrays belong to the descriptor. */
+/* describe.c: the module's descriptor (DSC-1, DSC-2), as a message for Describe and as JSON for --describe, from the
+ * one definition. Texts are borrowed from the definition; the arrays belong to the descriptor. */
 #include <stdio.h>
-#include <string.h>
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
@@ -70,12 +69,7 @@ core_module_v1_ModuleDescriptor *module_descriptor_make(const struct module_defi
   d->spi_families_count = (pb_size_t)family_count;
   d->spi_families = (char **)(uintptr_t)definition->spi_families;
 
-  if (definition->config_schema_json) {
-    size_t length = strlen(definition->config_schema_json);
-    d->config_schema_json = base_alloc(PB_BYTES_ARRAY_T_ALLOCSIZE(length));
-    d->config_schema_json->size = (pb_size_t)length;
-    memcpy(d->config_schema_json->bytes, definition->config_schema_json, length);
-  }
+  d->config_schema_json = text(definition->config_schema_json);
   return d;
 }
 
@@ -90,20 +84,18 @@ void module_descriptor_free(core_module_v1_ModuleDescriptor **descriptor) {
   base_free(d->health);
   base_free(d->plugin_parity);
   base_free(d->fallback_strategy);
-  base_free(d->config_schema_json);
   base_free(d);
 }
 
 bool module_descriptor_print(const struct module_definition *definition) {
   struct buf bytes = {0}, json = {0};
   core_module_v1_ModuleDescriptor *descriptor = module_descriptor_make(definition, definition->module_id);
-  bool ok = wire_encode(core_module_v1_ModuleDescriptor_fields, descriptor, &bytes);
+  bool ok = wire_encode(core_module_v1_ModuleDescriptor_fields, descriptor, &bytes, NULL);
   module_descriptor_free(&descriptor);
   Core__Module__V1__ModuleDescriptor *message =
       ok ? core__module__v1__module_descriptor__unpack(NULL, bytes.length, (const uint8_t *)bytes.data) : NULL;
   if (message) {
-    wire_json_encode(&message->base, &json);
-    ok = puts(json.data) >= 0 && fflush(stdout) == 0;
+    ok = wire_json_encode(&message->base, &json, NULL) && puts(json.data) >= 0 && fflush(stdout) == 0;
     core__module__v1__module_descriptor__free_unpacked(message, NULL);
   }
   buf_free(&bytes);

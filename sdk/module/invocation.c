@@ -1,5 +1,6 @@
-/* invocation.c: calls that the core asks the module to carry out: Invoke with the caller's answers in the middle of it, and
- * Discover. An invocation lives from its request until the module finishes it, also when the core has given it up before. */
+/* invocation.c: calls that the core asks the module to carry out: Invoke with the caller's answers in the middle of it,
+ * and Discover. An invocation lives from its request until the module finishes it, also when the core has given it up
+ * before. */
 #include <string.h>
 
 #include "sdk/base/alloc.h"
@@ -40,7 +41,8 @@ static void invocation_cancelled(void *arg, struct rpc_server_call *call) {
     invocation->on_cancel(invocation, invocation->arg);
 }
 
-void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
+void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message,
+                             size_t length) {
   struct error err = {0};
   if (!module->definition->invoke) {
     error_set(&err, ERR_UNSUPPORTED, "this module carries out no calls");
@@ -106,10 +108,9 @@ void module_invocation_finish(struct module_invocation *invocation, const struct
   base_free(invocation);
 }
 
-void module_invocation_handle(struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
-                              void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *,
-                                                void *),
-                              void *arg) {
+void module_invocation_handle(
+    struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
+    void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *), void *arg) {
   BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
   invocation->on_cancel = on_cancel;
   invocation->on_answer = on_answer;
@@ -151,7 +152,8 @@ static void discovery_cancelled(void *arg, struct rpc_server_call *call) {
     discovery->on_cancel(discovery, discovery->arg);
 }
 
-void module_discovery_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
+void module_discovery_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message,
+                            size_t length) {
   struct error err = {0};
   if (!module->definition->discover) {
     error_set(&err, ERR_UNSUPPORTED, "this module discovers no upstreams");

@@ -1,5 +1,6 @@
-/* listeners.c: sockets passed in by the systemd convention: LISTEN_FDS descriptors from 3 on, named by LISTEN_FDNAMES. A LISTEN_PID
- * that names another process means they are not ours. Owns the descriptors until module_listener_take gives them away. */
+/* listeners.c: sockets passed in by the systemd convention: LISTEN_FDS descriptors from 3 on, named by LISTEN_FDNAMES.
+ * A LISTEN_PID that names another process means they are not ours. Owns the descriptors until module_listener_take
+ * gives them away. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,18 +1,20 @@
 /* module.h: a protocol module in about a hundred lines of C (BND-1, DSC-*, LIF-*, TRN-*).
  *
- * A module describes itself in one `struct module_definition` and calls module_main() from main(). This room then does what
- * every module must do alike: command line (--describe, --help, --version), process hardening, logs, the runtime socket with
- * ModuleRuntime and grpc.health.v1, the phases, the SPI channel with its secret and its reconnection, the proof of the deny path
- * (canary), readiness by conditions, drain, listeners passed in by name, systemd notification. The module writes its protocol.
+ * A module describes itself in one `struct module_definition` and calls module_main() from main(). This room then does
+ * what every module must do alike: command line (--describe, --help, --version), process hardening, logs, the runtime
+ * socket with ModuleRuntime and grpc.health.v1, the phases, the SPI channel with its secret and its reconnection, the
+ * proof of the deny path (canary), readiness by conditions, drain, listeners passed in by name, systemd notification.
+ * The module writes its protocol.
  *
  * One thread, one libevent loop: every callback comes from it. Life:
- *   create → (core attaches) initialize → attached → [ready] → … detached/attached any number of times … → drain → destroy
- * While no core is attached module_is_attached() is false: the module refuses new work in its protocol's form (LIF-6), keeps its
- * connections, and goes on by itself when a core attaches again (initialize is then called again, with a new configuration
- * perhaps). Exit codes: 0 asked to end, 100 usage, 111 environment (docs/writing-a-module.md).
+ *   create → (core attaches) initialize → attached → [ready] → … detached/attached any number of times … → drain →
+ * destroy While no core is attached module_is_attached() is false: the module refuses new work in its protocol's form
+ * (LIF-6), keeps its connections, and goes on by itself when a core attaches again (initialize is then called again,
+ * with a new configuration perhaps). Exit codes: 0 asked to end, 100 usage, 111 environment (docs/writing-a-module.md).
  *
- * Environment, as the supervisor sets it (by hand the same works): GATEHOUSE_RUN, GATEHOUSE_MODULE_ID, GATEHOUSE_GENERATION,
- * GATEHOUSE_RUNTIME_SOCKET, GATEHOUSE_SPI_SOCKET, GATEHOUSE_LOG_LEVEL, LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET. */
+ * Environment, as the supervisor sets it (by hand the same works): GATEHOUSE_RUN, GATEHOUSE_MODULE_ID,
+ * GATEHOUSE_GENERATION, GATEHOUSE_RUNTIME_SOCKET, GATEHOUSE_SPI_SOCKET, GATEHOUSE_LOG_LEVEL, LISTEN_FDS,
+ * LISTEN_FDNAMES, NOTIFY_SOCKET. */
 #ifndef GATEHOUSE_MODULE_H
 #define GATEHOUSE_MODULE_H
 
@@ -58,14 +60,14 @@ struct module_definition {
 
   /* Before anything else; makes the module's own state. Errors end the process with 111. */
   bool (*create)(struct module *module, struct error *err);
-  /* A core attached and handed over a configuration: check and take it, or refuse it with an error and change nothing. May
-   * come again after a loss of the core. */
+  /* A core attached and handed over a configuration: check and take it, or refuse it with an error and change nothing.
+   * May come again after a loss of the core. */
   bool (*initialize)(struct module *module, const core_module_v1_InitializeRequest *request, struct error *err);
-  /* The SPI can be called (true), or no longer (false). The first true is the moment to warm up and to serve listeners; call
-   * module_warm_set(true) when done. */
+  /* The SPI can be called (true), or no longer (false). The first true is the moment to warm up and to serve listeners;
+   * call module_warm_set(true) when done. */
   void (*attached)(struct module *module, bool attached);
-  /* Stop accepting, refuse new work, finish what is in flight; call module_drained() when nothing is left. After deadline_ms
-   * the process ends anyway. NULL: waits until in_flight is 0. */
+  /* Stop accepting, refuse new work, finish what is in flight; call module_drained() when nothing is left. After
+   * deadline_ms the process ends anyway. NULL: waits until in_flight is 0. */
   void (*drain)(struct module *module, uint32_t deadline_ms);
   /* Protocol requests in flight, for drain and stats. */
   uint32_t (*in_flight)(struct module *module);
@@ -103,8 +105,8 @@ void module_drained(struct module *module);
 /* Protocol correctness cannot be kept: ends the process with 111 after logging why (LIF-11). */
 void module_fail(struct module *module, const char *reason);
 
-/* A listening socket passed in under this name: the descriptor becomes the caller's. -1: none (any more). Several sockets of
- * one name are taken one after the other. */
+/* A listening socket passed in under this name: the descriptor becomes the caller's. -1: none (any more). Several
+ * sockets of one name are taken one after the other. */
 int module_listener_take(struct module *module, const char *name);
 /* Tells readiness whether the module listens where it should. Without a call there is no such condition. */
 void module_listening_set(struct module *module, bool listening, const char *message);
@@ -119,13 +121,13 @@ enum module_spi_method {
   SPI_METHOD_COUNT
 };
 
-/* The channel, for streams (CatalogService.Invoke, Watch, …). Lives as long as the module; calls fail at once while no core is
- * attached. */
+/* The channel, for streams (CatalogService.Invoke, Watch, …). Lives as long as the module; calls fail at once while no
+ * core is attached. */
 struct rpc_channel *module_spi(const struct module *module);
 
-/* Calls a unary SPI method with nanopb structs (the request is encoded before this returns). The callback gets the decoded reply
- * or NULL and a status; exactly once unless cancelled. deadline_ms 0: 10 s. While no core is attached the call ends with
- * UNAVAILABLE. The handle can be cancelled with rpc_call_cancel until the callback begins. */
+/* Calls a unary SPI method with nanopb structs (the request is encoded before this returns). The callback gets the
+ * decoded reply or NULL and a status; exactly once unless cancelled. deadline_ms 0: 10 s. While no core is attached the
+ * call ends with UNAVAILABLE. The handle can be cancelled with rpc_call_cancel until the callback begins. */
 struct rpc_call *module_spi_call(struct module *module, enum module_spi_method method, const void *request,
                                  uint32_t deadline_ms, rpc_unary_message_callback *callback, void *arg);
 
@@ -141,9 +143,9 @@ bool module_invocation_send(struct module_invocation *invocation, const core_com
  * on_cancel. */
 void module_invocation_finish(struct module_invocation *invocation, const struct error *err);
 /* on_cancel: the core gave the call up; on_answer: the answer to a request sent with module_invocation_send. */
-void module_invocation_handle(struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
-                              void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *),
-                              void *arg);
+void module_invocation_handle(
+    struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
+    void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *), void *arg);
 
 /* ---- calls from the core: Discover ---- */
 

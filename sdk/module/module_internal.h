@@ -74,8 +74,10 @@ struct module {
 void module_listeners_adopt(struct module *module);
 void module_listeners_close(struct module *module);
 
-/* describe.c: the descriptor in a message (pointers into the definition and one allocation, freed by module_descriptor_free). */
-core_module_v1_ModuleDescriptor *module_descriptor_make(const struct module_definition *definition, const char *module_id);
+/* describe.c: the descriptor in a message (pointers into the definition and one allocation, freed by
+ * module_descriptor_free). */
+core_module_v1_ModuleDescriptor *module_descriptor_make(const struct module_definition *definition,
+                                                        const char *module_id);
 void module_descriptor_free(core_module_v1_ModuleDescriptor **descriptor);
 /* Prints it as proto3 JSON on stdout; false: it could not be written. */
 bool module_descriptor_print(const struct module_definition *definition);
@@ -95,7 +97,8 @@ void module_readiness_update(struct module *module);
 size_t module_readiness_conditions(struct module *module, core_module_v1_ReadinessCondition *conditions, bool *ready);
 
 /* invocation.c: Invoke, AnswerRequest and Discover. */
-void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length);
+void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message,
+                             size_t length);
 void module_discovery_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length);
 void module_answer_handle(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length);
 

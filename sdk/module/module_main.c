@@ -100,7 +100,8 @@ static void watchdog_start(struct module *module) {
   const char *text = getenv("WATCHDOG_USEC");
   if (!module->notify_socket || !text || !str_parse_u64(text, &period_us) || period_us < 2000)
     return;
-  struct timeval period = {.tv_sec = (time_t)(period_us / 2 / 1000000), .tv_usec = (suseconds_t)(period_us / 2 % 1000000)};
+  struct timeval period = {.tv_sec = (time_t)(period_us / 2 / 1000000),
+                           .tv_usec = (suseconds_t)(period_us / 2 % 1000000)};
   module->watchdog_timer = event_new(module->base, -1, EV_PERSIST, on_watchdog, module);
   event_add(module->watchdog_timer, &period);
 }

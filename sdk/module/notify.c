@@ -1,5 +1,5 @@
-/* notify.c: one datagram to the service manager (sd_notify). Never blocks, never fails the caller: without NOTIFY_SOCKET, or with
- * one that cannot be reached, nothing happens. */
+/* notify.c: one datagram to the service manager (sd_notify). Never blocks, never fails the caller: without
+ * NOTIFY_SOCKET, or with one that cannot be reached, nothing happens. */
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>

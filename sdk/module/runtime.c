@@ -1,5 +1,5 @@
-/* runtime.c: the ModuleRuntime service on the runtime socket (LIF-1, LIF-2, LIF-5). Only the owner of the process or root may call
- * it: the socket is 0600 in a folder of the module's own, and the peer's uid is checked again. */
+/* runtime.c: the ModuleRuntime service on the runtime socket (LIF-1, LIF-2, LIF-5). Only the owner of the process or
+ * root may call it: the socket is 0600 in a folder of the module's own, and the peer's uid is checked again. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,7 +30,8 @@ static void describe(struct rpc_server_call *call, const uint8_t *message, size_
 }
 
 /* Everything that must hold before the configuration is looked at. */
-static bool initialize_check(struct module *module, const core_module_v1_InitializeRequest *request, struct error *err) {
+static bool initialize_check(struct module *module, const core_module_v1_InitializeRequest *request,
+                             struct error *err) {
   if (module->draining)
     return error_set(err, ERR_MODULE_PHASE, "the module is draining");
   if (!str_equal(request->module_id, module->id))
