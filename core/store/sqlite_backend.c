@@ -489,6 +489,7 @@ static void *sqlite_open(const struct store_options *options, struct store_posit
   sqlite->lock_fd = -1;
   sqlite->change_history = options->change_history ? options->change_history : 100000;
   sqlite->seal_at = EVENT_INDEX_SEGMENT_EVENTS;
+  sqlite->checkpoint_at_pages = SQLITE_WAL_PAGES_MAX;
   if (lock_take(sqlite, options->path, &marked, err) && file_prepare(options->path, marked, &file_bytes, err) &&
       writer_prepare(sqlite, options, marked, file_bytes, err) && position_load(sqlite, position, err) &&
       reader_prepare(sqlite, options, err) && (marked || lock_mark(sqlite, err)) && folder_sync(options->path, err))

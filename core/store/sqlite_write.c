@@ -7,7 +7,6 @@
 #include "sdk/base/check.h"
 #include "sdk/base/log.h"
 
-#define WAL_PAGES_MAX 4096     /* 16 MiB: beyond this the log is copied back even while busy */
 #define SEAL_RETRY_EVENTS 1024 /* after a failed sealing, try again this many events later */
 
 static sqlite3_stmt *statement_of(struct sqlite_store *sqlite, enum sqlite_statement which) {
@@ -283,7 +282,7 @@ static void wal_checkpoint(struct sqlite_store *sqlite) {
     log_event(LOG_WARN, STORE_ROOM, "the write-ahead log cannot be copied back",
               LOG_TEXT("detail", sqlite3_errmsg(sqlite->writer)));
   bool whole = code == SQLITE_OK && log_pages == copied_pages;
-  sqlite->checkpoint_at_pages = whole ? WAL_PAGES_MAX : sqlite->wal_pages + WAL_PAGES_MAX;
+  sqlite->checkpoint_at_pages = whole ? SQLITE_WAL_PAGES_MAX : sqlite->wal_pages + SQLITE_WAL_PAGES_MAX;
   if (whole)
     sqlite->wal_pages = 0;
 }
