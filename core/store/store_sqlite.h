@@ -11,7 +11,7 @@
 #include "core/store/store_internal.h"
 
 #define SQLITE_STORE_APPLICATION_ID 0x47545653 /* "GTVS" */
-#define SQLITE_WAL_PAGES_MAX 4096              /* 16 MiB: beyond this the log is copied back even while busy */
+#define SQLITE_WAL_PAGES_MAX 1024              /* 4 MiB: then the log is copied back and recycled even while busy */
 #define SQLITE_META_SALT "event_index_salt"
 #define SQLITE_META_TRIMMED "trimmed_revision"
 
