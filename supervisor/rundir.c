@@ -1,0 +1,106 @@
+/* rundir.c: the directories of DESIGN.md with their owners and modes, the lock that keeps two supervisors apart, and
+ * the generation counter that lives in it.
+ *
+ *   <run>/                     0755
+ *   <run>/supervisor.lock      0600  flock; "<pid> <last generation>"
+ *   <run>/core/, core/spi/     0711  the core's
+ *   <run>/modules/             0711
+ *   <run>/modules/<id>/        0700  the module's; 02750 with the core's group when their users differ
+ *   <state>/                   0700  the core's */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/io.h"
+#include "sdk/base/str.h"
+#include "supervisor/supervisor_internal.h"
+
+static bool make_owned(const char *path, mode_t mode, uid_t user, gid_t group, struct error *err) {
+  struct stat status;
+  if (!io_make_directories(path, mode, NULL))
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be made: %s", path,
+                     strerrorname_np(errno));
+  if (lstat(path, &status) != 0 || !S_ISDIR(status.st_mode))
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "%s is not a directory", path);
+  if (status.st_uid != user && status.st_uid != geteuid() && geteuid() != 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s belongs to somebody else", path);
+  if ((status.st_uid != user || status.st_gid != group) && geteuid() == 0 && chown(path, user, group) != 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be given away: %s", path,
+                     strerrorname_np(errno));
+  if (chmod(path, mode) != 0) /* after chown, which clears the group bit */
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the mode of %s cannot be set: %s", path, strerrorname_np(errno));
+  return true;
+}
+
+static bool make_below(const char *top, const char *below, const char *id, mode_t mode, uid_t user, gid_t group,
+                       struct error *err) {
+  char *path = base_asprintf("%s%s%s", top, below, id);
+  bool ok = make_owned(path, mode, user, group, err);
+  base_free(path);
+  return ok;
+}
+
+static bool lock(struct supervisor *supervisor, struct error *err) {
+  char text[64] = "";
+  unsigned long long pid = 0, generation = 0;
+  char *path = base_asprintf("%s/supervisor.lock", supervisor->config->run_dir);
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  base_free(path);
+  supervisor->lock_fd = spawn_descriptor_raise(fd);
+  if (supervisor->lock_fd < 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the lock file cannot be opened: %s", strerrorname_np(errno));
+  if (pread(supervisor->lock_fd, text, sizeof(text) - 1, 0) > 0)
+    sscanf(text, "%llu %llu", &pid, &generation);
+  if (flock(supervisor->lock_fd, LOCK_EX | LOCK_NB) != 0)
+    return error_set(err, ERR_SUPERVISOR_RUNNING, "another supervisor (process %llu) uses %s", pid,
+                     supervisor->config->run_dir);
+  supervisor->generation = generation;
+  return true;
+}
+
+uint64_t rundir_generation_next(struct supervisor *supervisor) {
+  char text[64];
+  supervisor->generation++;
+  int length =
+      snprintf(text, sizeof(text), "%-10d %-20llu\n", (int)getpid(), (unsigned long long)supervisor->generation);
+  if (pwrite(supervisor->lock_fd, text, (size_t)length, 0) != length)
+    return supervisor->generation; /* a full disk: unique in this boot still, and the boot id tells boots apart */
+  return supervisor->generation;
+}
+
+bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
+  const struct config *config = supervisor->config;
+  const struct spawn_image *core = &supervisor->children[0].image;
+  if (!make_owned(config->run_dir, 0755, geteuid(), getegid(), err) || !lock(supervisor, err) ||
+      !make_below(config->run_dir, "/core", "", 0711, core->user, core->group, err) ||
+      !make_below(config->run_dir, "/core/spi", "", 0711, core->user, core->group, err) ||
+      !make_below(config->run_dir, "/modules", "", 0711, geteuid(), getegid(), err) ||
+      !make_owned(config->state_dir, 0700, core->user, core->group, err))
+    return false;
+  for (size_t i = 1; i < supervisor->child_count; i++) {
+    struct child *child = &supervisor->children[i];
+    bool same = child->image.user == core->user;
+    if (!make_below(config->run_dir, "/modules/", child->id, same ? 0700 : 02750, child->image.user,
+                    same ? child->image.group : core->group, err))
+      return false;
+    unlink(child->runtime_socket); /* of a run that was killed */
+  }
+  return true;
+}
+
+bool rundir_config_write(struct supervisor *supervisor, struct error *err) {
+  const struct config *config = supervisor->config;
+  const struct spawn_image *core = &supervisor->children[0].image;
+  char *path = base_asprintf("%s/core/gatehouse.yaml", config->run_dir);
+  bool ok = io_write_file_atomic(path, config->contents, config->contents_length, 0600, err) &&
+            (geteuid() != 0 || chown(path, core->user, core->group) == 0 ||
+             error_set(err, ERR_SUPERVISOR_DIRECTORY, "the configuration cannot be handed to the core"));
+  base_free(path);
+  return ok;
+}

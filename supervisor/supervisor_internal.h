@@ -1,0 +1,199 @@
+/* supervisor_internal.h: inside of the supervisor: the child and its state machine, the link to the core, listeners,
+ * the run directory. */
+#ifndef GATEHOUSE_SUPERVISOR_INTERNAL_H
+#define GATEHOUSE_SUPERVISOR_INTERNAL_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "sdk/base/id.h"
+#include "sdk/control/control.h"
+#include "supervisor/backoff.h"
+#include "supervisor/spawn.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/words.h"
+
+struct supervisor;
+
+/* ---- child.c: one child's life --------------------------------------------------------------------------------------
+ */
+
+enum child_state { CHILD_DOWN, CHILD_STARTING, CHILD_UP, CHILD_STOPPING, CHILD_BACKOFF, CHILD_STATE_COUNT };
+
+enum child_event {
+  CHILD_EVENT_START, /* run, whatever was before */
+  CHILD_EVENT_READY, /* it said READY=1 */
+  CHILD_EVENT_STOP,  /* end politely */
+  CHILD_EVENT_KILL,  /* end now */
+  CHILD_EVENT_EXIT,  /* the process is gone */
+  CHILD_EVENT_TIMER, /* the state's time is over */
+  CHILD_EVENT_ALIVE, /* it said WATCHDOG=1 */
+  CHILD_EVENT_COUNT
+};
+
+struct child_death {
+  supervisor_control_v1_ExitCause cause;
+  int status, signal;
+  int64_t wall_us;
+  uint64_t generation, uptime_ms;
+  pid_t pid;
+  bool was_ready;
+  supervisor_control_v1_NextStep next_step;
+  uint32_t delay_ms;
+  const char *error_name, *step; /* of a failed spawn */
+};
+
+#define CHILD_MAGIC 0x6368696cu
+#define CHILD_TEXT_BYTES 128
+
+struct child {
+  uint32_t magic;
+  const char *id;
+  bool is_core;
+  const struct config_module *config; /* NULL for the core */
+  struct supervisor *supervisor;
+  struct spawn_image image;
+  char *runtime_socket; /* removed when it dies, so that nobody dials a dead one; NULL for the core */
+
+  enum child_state state;
+  uint64_t generation;
+  pid_t pid;
+  int pidfd, pipe_read;
+  int64_t spawned_us;
+  unsigned starts, deaths;
+  bool ready;          /* said so in this life */
+  bool restart_wanted; /* start again when the stop is done */
+  bool held;
+  char hold_reason[CHILD_TEXT_BYTES], status[CHILD_TEXT_BYTES];
+  supervisor_control_v1_ExitCause ending; /* why we end it; unspecified: we do not */
+  uint32_t grace_ms;                      /* of the stop under way */
+  struct child_death last_death;
+  struct backoff backoff;
+
+  unsigned restart;   /* enum config_restart */
+  bool start_watched; /* kill it when it is not ready in time */
+  uint32_t start_timeout_ms, stop_grace_ms, watchdog_ms;
+
+  struct words words;
+  struct event exit_event, pipe_event, timer;
+};
+
+/* Prepares events and pipe of a child whose image and settings are filled in. */
+bool child_init(struct child *child, struct event_base *base, struct error *err);
+void child_free(struct child *child);
+void child_happens(struct child *child, enum child_event event);
+/* Stop with a grace of its own; 0: the configured one. */
+void child_stop(struct child *child, uint32_t grace_ms, bool restart);
+void child_hold(struct child *child, bool held, const char *reason);
+bool child_is_running(const struct child *child);
+/* Whether a death is followed by a restart, by policy and hold. */
+bool child_restarts(const struct child *child, const struct child_death *death);
+
+/* ---- image.c: configuration into what spawn_run needs ---------------------------------------------------------------
+ */
+
+/* Program of a name: itself with '/', else beside our own binary, else in PATH. Caller frees. */
+char *image_program_find(const char *name);
+bool image_user_find(const char *user, const char *group, struct spawn_image *image, struct error *err);
+/* Id, user and runtime socket: what the directories need. child->config is set for a module. */
+bool image_identity_prepare(struct supervisor *supervisor, struct child *child, struct error *err);
+/* The rest; listeners and the notification socket are there. */
+void image_core_prepare(struct supervisor *supervisor, struct child *child);
+void image_module_prepare(struct supervisor *supervisor, struct child *child);
+void image_free(struct spawn_image *image);
+
+/* ---- listeners.c: public sockets ------------------------------------------------------------------------------------
+ */
+
+struct listener {
+  const struct config_listener *config;
+  int fd;
+  char address[112];
+  uint16_t port;
+  bool unlink_at_end;
+};
+
+/* Takes what LISTEN_FDS hands to us by name, binds the rest. */
+bool listeners_open(const struct config *config, struct listener *listeners, struct error *err);
+void listeners_close(struct listener *listeners, size_t count);
+
+/* ---- rundir.c: directories, the lock, generations -------------------------------------------------------------------
+ */
+
+bool rundir_prepare(struct supervisor *supervisor, struct error *err);
+/* Hands the configuration to the core as a file of its own. */
+bool rundir_config_write(struct supervisor *supervisor, struct error *err);
+/* The next generation, remembered in the lock file so that a later supervisor goes on from there. */
+uint64_t rundir_generation_next(struct supervisor *supervisor);
+
+/* ---- notify.c: sd_notify, both ways ---------------------------------------------------------------------------------
+ */
+
+struct notify_news {
+  bool ready, watchdog, stopping, has_status;
+  char status[CHILD_TEXT_BYTES];
+};
+/* Parses one datagram; unknown assignments are ignored. */
+void notify_parse(const char *data, size_t length, struct notify_news *news);
+bool notify_open(struct supervisor *supervisor, struct error *err);
+void notify_close(struct supervisor *supervisor);
+/* Tells whoever started us; does nothing without NOTIFY_SOCKET. */
+void notify_upward(const char *text);
+
+/* ---- link.c: the control channel to the core ------------------------------------------------------------------------
+ */
+
+struct link {
+  int fd;       /* our end; -1: no core */
+  int core_end; /* the core's end while it is being spawned */
+  uint64_t core_generation, sequence;
+  struct event read_event, write_event;
+  unsigned cursor;   /* what is still to be said: see link.c */
+  uint64_t reply_to; /* of the list under way */
+  unsigned bad_messages;
+  struct control_message message; /* the one being built or handled */
+};
+
+void link_init(struct supervisor *supervisor);
+/* Before and after the core's spawn. */
+bool link_open(struct supervisor *supervisor);
+void link_attach(struct supervisor *supervisor, uint64_t core_generation);
+void link_close(struct supervisor *supervisor);
+void link_say_spawned(struct supervisor *supervisor, const struct child *child);
+void link_say_notified(struct supervisor *supervisor, const struct child *child);
+void link_say_death(struct supervisor *supervisor, const struct child *child, const struct child_death *death);
+
+/* ---- supervisor.c ---------------------------------------------------------------------------------------------------
+ */
+
+enum supervisor_phase { SUPERVISOR_RUNNING, SUPERVISOR_STOPPING_MODULES, SUPERVISOR_STOPPING_CORE };
+
+struct supervisor {
+  const struct config *config;
+  const struct config_source *source;
+  struct event_base *base;
+  enum supervisor_phase phase;
+  int exit_status;
+  char boot_id[ID_UUID_BYTES];
+  int lock_fd, null_fd, notify_fd;
+  uint64_t generation;
+  char *notify_path;
+  struct listener *listeners;
+  struct child *children; /* [0] is the core, then the modules as configured */
+  size_t child_count;
+  struct link link;
+  struct event notify_event, watchdog_event, signal_events[4];
+};
+
+struct child *supervisor_child_find(struct supervisor *supervisor, const char *id);
+/* Begins the stop, or hurries it when it is under way. */
+void supervisor_stop(struct supervisor *supervisor, int exit_status, const char *reason);
+
+/* Called by the child's machine. */
+void supervisor_child_spawned(struct child *child);
+void supervisor_child_notified(struct child *child);
+void supervisor_child_died(struct child *child, const struct child_death *death);
+/* It is down and nothing is under way. */
+void supervisor_child_settled(struct child *child);
+
+#endif
