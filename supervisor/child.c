@@ -24,6 +24,8 @@
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
 
+#define LEAVING_MS 1000 /* from the end of the control channel to the end of the core, which closes it on its way out  \
+                         */
 #define PIPE_READ_BYTES 16384
 #define PIPE_READS_MAX 8 /* in one turn of the loop, so that a talkative child starves nobody */
 
@@ -193,8 +195,9 @@ static void describe(const struct child *child, const siginfo_t *info, struct ch
     death->status = info->si_status;
   else
     death->signal = info->si_status;
-  if (child->ending != supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED)
-    death->cause = child->ending;
+  bool by_us = child->ending == supervisor_control_v1_ExitCause_EXIT_CAUSE_STOPPED || death->signal == SIGKILL;
+  if (child->ending != supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED && by_us)
+    death->cause = child->ending; /* one that left by itself just before our SIGKILL keeps its own cause */
   else if (death->signal)
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_SIGNAL;
   else
@@ -283,6 +286,11 @@ void child_hold(struct child *child, bool held, const char *reason) {
   str_copy(child->hold_reason, sizeof(child->hold_reason), held ? reason : "");
   if (held && child->state == CHILD_BACKOFF)
     child_happens(child, CHILD_EVENT_STOP);
+}
+
+void child_expect_end(struct child *child) {
+  if (child->state == CHILD_STARTING || child->state == CHILD_UP)
+    timer_arm(child, LEAVING_MS);
 }
 
 bool child_is_running(const struct child *child) {

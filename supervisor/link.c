@@ -430,9 +430,9 @@ static void on_readable(evutil_socket_t fd, short what, void *context) {
     enum control_result result = control_receive(fd, CONTROL_FROM_CORE, &link->message, &err);
     if (result == CONTROL_AGAIN)
       return;
-    if (result == CONTROL_CLOSED) { /* its exit follows; a core without its channel is of no use in any case */
+    if (result == CONTROL_CLOSED) { /* its exit follows, and when not it is of no use without its channel */
       event_del(&link->read_event);
-      child_happens(&supervisor->children[0], CHILD_EVENT_KILL);
+      child_expect_end(&supervisor->children[0]);
       return;
     }
     if (result == CONTROL_DONE)

@@ -85,6 +85,8 @@ void child_happens(struct child *child, enum child_event event);
 /* Stop with a grace of its own; 0: the configured one. */
 void child_stop(struct child *child, uint32_t grace_ms, bool restart);
 void child_hold(struct child *child, bool held, const char *reason);
+/* It has hung up and should be gone in a moment; if not, it is killed as for silence. */
+void child_expect_end(struct child *child);
 bool child_is_running(const struct child *child);
 /* Whether a death is followed by a restart, by policy and hold. */
 bool child_restarts(const struct child *child, const struct child_death *death);
