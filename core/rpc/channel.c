@@ -1,9 +1,6 @@
 /* channel.c: connections to other servers. Retries are off (T12: deadlines stay), connections are not shared between
  * channels, the reconnect back-off is short because the other side is on this machine (T9), and the authority is
  * "localhost", as every gRPC over a Unix socket accepts it. */
-#include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -59,6 +56,10 @@ struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
     return NULL;
+  if (!peer_connect(listener, pair[0], identity)) {
+    close(pair[1]);
+    return NULL;
+  }
   grpc_arg list[] = {
       INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1), /* our own server's answers */
       INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, loop->options.metadata_max_bytes),
@@ -66,7 +67,6 @@ struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct
   };
   grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-  peer_connect(listener, pair[0], identity);
   grpc_channel *handle = grpc_channel_create_from_fd("local", pair[1], credentials, &arguments);
   grpc_channel_credentials_release(credentials);
   BASE_CHECK(handle != NULL);

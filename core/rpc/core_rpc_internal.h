@@ -122,7 +122,7 @@ struct core_rpc_channel {
   struct core_rpc_channel *previous, *next;
 };
 
-/* A connection to our own server over a socketpair, with this identity. NULL: out of descriptors. */
+/* A connection to our own server over a socketpair, with this identity. NULL: refused, or out of descriptors. */
 struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct core_rpc_listener *listener,
                                               const struct core_rpc_peer *identity);
 
@@ -140,8 +140,8 @@ struct peer_entry {
 
 struct peer_table *peer_table_create(void);
 void peer_table_free(struct peer_table **table);
-/* Takes the connected descriptor (and closes it when refused); identity gives uid, gid and pid. */
-void peer_connect(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity);
+/* Takes the connected descriptor; identity gives uid, gid and pid. False: refused, and closed. */
+bool peer_connect(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity);
 /* The identity of a call's connection with one reference, or NULL. */
 struct peer_entry *peer_of_call(struct core_rpc_loop *loop, grpc_call *call);
 void peer_release(struct peer_entry *entry);
@@ -168,11 +168,19 @@ struct core_rpc_listener {
   struct event *accept_event, *pause_event; /* I/O thread */
   bool closing;                             /* no longer accepting */
   bool owned;                               /* the handle is still out */
+  /* The HTTP twin's: takes a connection on the I/O thread instead of gRPC; ends all of them (also without that thread).
+   */
+  void (*take)(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity);
+  void (*end)(struct core_rpc_listener *listener);
+  void *taker;
   struct peer_entry *peers;
   unsigned references; /* the handle, the I/O thread, each peer */
   struct core_rpc_listener *previous, *next;
 };
 
+/* core_rpc_listen for connections that are not gRPC; take, end and taker as above. */
+struct core_rpc_listener *listener_open(struct core_rpc_loop *loop, const struct core_rpc_listener *form,
+                                        struct error *err);
 void listener_release(struct core_rpc_listener *listener);
 void listeners_close_all(struct core_rpc_loop *loop);
 void listeners_free_all(struct core_rpc_loop *loop); /* after the I/O thread has ended and no peer is left */

@@ -36,7 +36,7 @@ static void accepted_arrive(void *argument) {
   if (accepted.listener->closing || accepted.listener->loop->phase != LOOP_SERVING)
     close(accepted.fd);
   else
-    peer_connect(accepted.listener, accepted.fd, &accepted.identity);
+    (void)peer_connect(accepted.listener, accepted.fd, &accepted.identity);
 }
 
 static void listener_hand_over(struct core_rpc_listener *listener, int fd) {
@@ -46,11 +46,14 @@ static void listener_hand_over(struct core_rpc_listener *listener, int fd) {
     close(fd);
     return;
   }
+  const struct core_rpc_peer identity = {
+      .uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid > 0 ? credentials.pid : 0};
+  if (listener->take != NULL) {
+    listener->take(listener, fd, &identity);
+    return;
+  }
   struct accepted *accepted = BASE_NEW(struct accepted);
-  *accepted = (struct accepted){
-      .listener = listener,
-      .fd = fd,
-      .identity = {.uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid > 0 ? credentials.pid : 0}};
+  *accepted = (struct accepted){.listener = listener, .fd = fd, .identity = identity};
   if (!core_rpc_post(listener->loop, accepted_arrive, accepted)) {
     close(fd);
     base_free(accepted);
@@ -94,6 +97,9 @@ static void listener_attach_on_io(void *argument) {
 
 /* Also called when the I/O thread has ended. */
 static void listener_detach(struct core_rpc_listener *listener) {
+  if (listener->end != NULL)
+    listener->end(listener);
+  listener->end = NULL;
   if (listener->accept_event != NULL)
     event_free(BASE_TAKE(listener->accept_event));
   if (listener->pause_event != NULL)
@@ -181,13 +187,20 @@ static void listener_free(struct core_rpc_listener *listener) {
 
 struct core_rpc_listener *core_rpc_listen(struct core_rpc_loop *loop, const struct core_rpc_listen_options *options,
                                           struct error *err) {
+  return listener_open(loop, &(struct core_rpc_listener){.options = *options}, err);
+}
+
+struct core_rpc_listener *listener_open(struct core_rpc_loop *loop, const struct core_rpc_listener *form,
+                                        struct error *err) {
   loop_check(loop);
   struct core_rpc_listener *listener = BASE_NEW(struct core_rpc_listener);
   *listener = (struct core_rpc_listener){.magic = LISTENER_MAGIC,
                                          .loop = loop,
-                                         .options = *options,
-                                         .path = base_strdup(options->path),
-                                         .name = base_strdup(options->name),
+                                         .options = form->options,
+                                         .take = form->take,
+                                         .taker = form->taker,
+                                         .path = base_strdup(form->options.path),
+                                         .name = base_strdup(form->options.name),
                                          .fd = -1,
                                          .lock_fd = -1,
                                          .owned = true,
@@ -198,6 +211,7 @@ struct core_rpc_listener *core_rpc_listen(struct core_rpc_loop *loop, const stru
     listener_free(listener);
     return NULL;
   }
+  listener->end = form->end;
   listener->next = loop->listeners;
   if (listener->next != NULL)
     listener->next->previous = listener;

@@ -108,7 +108,7 @@ static void listener_unlink(struct peer_entry *entry) {
     entry->next->previous = entry->previous;
 }
 
-void peer_connect(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity) {
+bool peer_connect(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity) {
   struct core_rpc_loop *loop = listener->loop;
   struct peer_table *table = loop->peers;
   int number = number_take(table, fd);
@@ -117,7 +117,7 @@ void peer_connect(struct core_rpc_listener *listener, int fd, const struct core_
     log_event(LOG_ERROR, RPC_ROOM, "out of descriptors; connection refused", LOG_TEXT("listener", listener->name));
     if (number >= 0)
       close(number);
-    return;
+    return false;
   }
   struct peer_entry *entry = BASE_NEW(struct peer_entry);
   entry->peer = *identity;
@@ -134,11 +134,12 @@ void peer_connect(struct core_rpc_listener *listener, int fd, const struct core_
     close(watched);
     close(number);
     peer_release(entry);
-    return;
+    return false;
   }
   number_assign(table, entry);
   entry->hangup = hangup_add(loop->hangups, watched, entry);
   grpc_server_add_channel_from_fd(loop->server, number, loop->credentials);
+  return true;
 }
 
 void peer_closed(struct peer_entry *entry) {

@@ -31,15 +31,18 @@ static void announce(void *argument) {
   fflush(stdout);
 }
 
+static struct event *signal_event; /* I/O thread */
+
 static void on_signal(evutil_socket_t number, short what, void *loop) {
   (void)number;
   (void)what;
+  event_free(signal_event);
   core_rpc_loop_stop(loop, GRACE_MS);
 }
 
 static void signals_watch(void *loop) {
-  struct event *event = evsignal_new(core_rpc_io_base(loop), SIGTERM, on_signal, loop);
-  event_add(event, NULL);
+  signal_event = evsignal_new(core_rpc_io_base(loop), SIGTERM, on_signal, loop);
+  event_add(signal_event, NULL);
 }
 
 static int serve(const char *path, const char *descriptor_path) {
