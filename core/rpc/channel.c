@@ -54,7 +54,7 @@ struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, con
 struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct core_rpc_listener *listener,
                                               const struct core_rpc_peer *identity) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
+  if (loop->phase != LOOP_SERVING || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
     return NULL;
   if (!peer_connect(listener, pair[0], identity)) {
     close(pair[1]);

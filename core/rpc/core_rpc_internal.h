@@ -122,7 +122,8 @@ struct core_rpc_channel {
   struct core_rpc_channel *previous, *next;
 };
 
-/* A connection to our own server over a socketpair, with this identity. NULL: refused, or out of descriptors. */
+/* A connection to our own server over a socketpair, with this identity. NULL: refused, stopping, or out of descriptors.
+ */
 struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct core_rpc_listener *listener,
                                               const struct core_rpc_peer *identity);
 
@@ -172,6 +173,7 @@ struct core_rpc_listener {
    */
   void (*take)(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity);
   void (*end)(struct core_rpc_listener *listener);
+  void (*free_taker)(struct core_rpc_listener *listener); /* any thread, last of all */
   void *taker;
   struct peer_entry *peers;
   unsigned references; /* the handle, the I/O thread, each peer */

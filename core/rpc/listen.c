@@ -179,6 +179,8 @@ static void listener_free(struct core_rpc_listener *listener) {
   if (listener->next != NULL)
     listener->next->previous = listener->previous;
   listener_detach(listener);
+  if (listener->free_taker != NULL)
+    listener->free_taker(listener);
   base_free(listener->path);
   base_free(listener->name);
   listener->magic = 0;
@@ -212,6 +214,7 @@ struct core_rpc_listener *listener_open(struct core_rpc_loop *loop, const struct
     return NULL;
   }
   listener->end = form->end;
+  listener->free_taker = form->free_taker;
   listener->next = loop->listeners;
   if (listener->next != NULL)
     listener->next->previous = listener;
