@@ -59,13 +59,18 @@ void dispatch_invocation_cancel(struct dispatch_invocation *invocation); /* no c
 bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *caller,
                      const Core__Common__V1__AnswerRequestRequest *answer, struct error *err);
 
-/* The fast path (SPI-10): fills *response (members from malloc; free with the generated functions). */
+/* The fast path (SPI-10): calls prepared, before it returns, with a plan or with the reason why there is none; the
+ * response is borrowed. False: refused with *err, and prepared is not called. */
+typedef void dispatch_prepared(void *arg, const Core__Spi__Catalog__V1__PrepareInvokeResponse *response);
 bool dispatch_prepare(struct dispatch *dispatch, const struct dispatch_caller *caller,
                       const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
-                      Core__Spi__Catalog__V1__PrepareInvokeResponse **response, struct error *err);
+                      dispatch_prepared *prepared, void *arg, struct error *err);
 /* Closes one plan of that module. False: unknown. */
 bool dispatch_report(struct dispatch *dispatch, const struct dispatch_caller *caller,
                      const Core__Spi__Catalog__V1__PlanReport *report);
+
+/* A module became able to carry out calls: what waited for it is looked at now. */
+void dispatch_serving_tell(struct dispatch *dispatch);
 
 /* Looks at what a gateway's upstream offers and applies it to the catalog; at start, by interval and on demand.
  * gateway_name NULL: all. done may be NULL. */

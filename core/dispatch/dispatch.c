@@ -1,0 +1,249 @@
+/* dispatch.c: Invoke: an admitted call is handed to the module that owns the record's protocol; its items go back to
+ * the caller as the bytes they came in, one at a time with back-pressure end to end. The first result ends it; a stream
+ * that ends without one is an error. */
+#include "core/dispatch/dispatch.h"
+
+#include <string.h>
+
+#include "core/dispatch/dispatch_internal.h"
+#include "sdk/base/alloc.h"
+#include "sdk/base/check.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/secret.h"
+#include "sdk/base/str.h"
+#include "wire/pbc/core/module/v1/module.pb-c.h"
+
+#define INVOKE_METHOD "/core.module.v1.ModuleRuntime/Invoke"
+#define ANSWER_METHOD "/core.module.v1.ModuleRuntime/AnswerRequest"
+#define ANSWER_TIMEOUT_MS 5000
+#define DEADLINE_DEFAULT_MS 60000
+#define DEPTH_DEFAULT 8
+#define PLAN_TTL_DEFAULT_MS 5000
+
+struct dispatch_invocation {
+  uint32_t magic;
+  LIST_ENTRY(dispatch_invocation) entry;
+  UT_hash_handle hash; /* by execution id, when it can be answered */
+  struct dispatch *dispatch;
+  struct dispatch_sink sink;
+  void *arg;
+  char execution_id[ID_UUID_BYTES];
+  char module_id[32], family[32];
+  const struct policy_context *context; /* held */
+  struct core_rpc_client_call *call;
+  int64_t began_us;
+  uint64_t result_bytes;
+  bool answerable, has_result, is_error, cancelled;
+};
+
+struct dispatch *dispatch_create(const struct dispatch_options *options) {
+  struct dispatch *dispatch = BASE_NEW(struct dispatch);
+  dispatch->magic = DISPATCH_MAGIC;
+  dispatch->options = *options;
+  if (!dispatch->options.deadline_default_ms)
+    dispatch->options.deadline_default_ms = DEADLINE_DEFAULT_MS;
+  if (!dispatch->options.depth_max)
+    dispatch->options.depth_max = DEPTH_DEFAULT;
+  if (!dispatch->options.plan_ttl_ms)
+    dispatch->options.plan_ttl_ms = PLAN_TTL_DEFAULT_MS;
+  LIST_INIT(&dispatch->invocations);
+  TAILQ_INIT(&dispatch->plan_order);
+  dispatch->refresh = dispatch_refresh_create(dispatch);
+  return dispatch;
+}
+
+static void invocation_free(struct dispatch_invocation *invocation) {
+  struct dispatch *dispatch = invocation->dispatch;
+  if (invocation->answerable)
+    HASH_DELETE(hash, dispatch->by_execution, invocation);
+  LIST_REMOVE(invocation, entry);
+  policy_context_release(&invocation->context);
+  invocation->magic = 0;
+  base_free(invocation);
+}
+
+void dispatch_free(struct dispatch **holder) {
+  struct dispatch *dispatch = BASE_TAKE(*holder);
+  if (!dispatch)
+    return;
+  dispatch_refresh_free(&dispatch->refresh);
+  dispatch_plans_free(dispatch);
+  /* The loop has ended every client call before this, and each took its invocation along. */
+  BASE_CHECK(LIST_EMPTY(&dispatch->invocations));
+  dispatch->magic = 0;
+  base_free(dispatch);
+}
+
+/* ---- what comes from the module ---- */
+
+static void on_message(struct core_rpc_client_call *call, const uint8_t *data, size_t length, void *user) {
+  struct dispatch_invocation *invocation = user;
+  struct dispatch_item item = dispatch_item_read(data, length);
+  if (item.kind == DISPATCH_ITEM_MALFORMED || invocation->has_result) {
+    core_rpc_client_cancel(call); /* the module broke the protocol: on_done tells */
+    return;
+  }
+  if (item.kind == DISPATCH_ITEM_RESULT) {
+    invocation->has_result = true;
+    invocation->is_error = item.is_error;
+    invocation->result_bytes = length;
+  }
+  if (invocation->cancelled || item.kind == DISPATCH_ITEM_NONE ||
+      invocation->sink.on_item(invocation->arg, data, length))
+    core_rpc_client_read(call);
+}
+
+static void on_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
+  struct dispatch_invocation *invocation = user;
+  struct error err = result->err;
+  (void)call;
+  enum psg_execution_status status = PSG_EXECUTION_COMPLETED;
+  if (invocation->cancelled) {
+    status = PSG_EXECUTION_CANCELLED;
+    error_set(&err, ERR_CANCELLED, NULL);
+  } else if (!invocation->has_result) {
+    status = PSG_EXECUTION_FAILED;
+    if (result->grpc_status == 0)
+      error_set(&err, ERR_INVOKE_NO_RESULT, NULL);
+  } else if (invocation->is_error) {
+    status = PSG_EXECUTION_FAILED;
+  }
+  const char *code = error_is_set(&err) ? err.code : status == PSG_EXECUTION_FAILED ? "tool.failed" : NULL;
+  dispatch_execution_end(invocation->dispatch, invocation->execution_id, invocation->family, "invoke", status,
+                         invocation->began_us, code, invocation->result_bytes);
+  if (!invocation->cancelled)
+    invocation->sink.on_done(invocation->arg, invocation->has_result ? NULL : &err);
+  invocation_free(invocation);
+}
+
+static const struct core_rpc_client_events invoke_events = {.on_message = on_message, .on_done = on_done};
+
+/* ---- Invoke ---- */
+
+/* Starts the call to the owner. The packed request holds a credential and is wiped. */
+static bool owner_call(struct dispatch_invocation *invocation, const struct dispatch_admission *admission,
+                       const Core__Common__V1__InvocationEnvelope *envelope, struct error *err) {
+  struct dispatch *dispatch = invocation->dispatch;
+  struct dispatch_plan_parts parts;
+  struct core_rpc_channel *channel =
+      lifecycle_family_channel(dispatch->options.lifecycle, admission->record->owner_family, err);
+  if (!channel ||
+      !dispatch_plan_fill(dispatch, admission->record, invocation->execution_id, admission->arguments_json,
+                          admission->arguments_length, admission->deadline_ms, envelope->trace, &parts, err))
+    return false;
+  Core__Module__V1__InvokeRequest request = CORE__MODULE__V1__INVOKE_REQUEST__INIT;
+  request.plan = &parts.plan;
+  request.wants_progress = envelope->wants_progress;
+  request.n_answers = envelope->n_answers;
+  request.answers = envelope->answers;
+  request.log_level = envelope->log_level;
+  request.meta_json = envelope->meta_json;
+  size_t length = core__module__v1__invoke_request__get_packed_size(&request);
+  uint8_t *bytes = base_alloc(length);
+  core__module__v1__invoke_request__pack(&request, bytes);
+  struct core_rpc_request call = {.method = INVOKE_METHOD,
+                                  .kind = CORE_RPC_SERVER_STREAM,
+                                  .data = bytes,
+                                  .length = length,
+                                  .timeout_ms = admission->deadline_ms,
+                                  .manual_read = true,
+                                  .events = &invoke_events,
+                                  .user = invocation};
+  invocation->call = core_rpc_client_start(channel, &call);
+  core_rpc_client_read(invocation->call);
+  if (parts.plan.n_headers)
+    secret_wipe(bytes, length);
+  base_free(bytes);
+  dispatch_plan_release(&parts);
+  return true;
+}
+
+/* The first item, when the caller needs the id to answer requests. */
+static void started_tell(struct dispatch_invocation *invocation) {
+  Core__Common__V1__InvokeItem item = CORE__COMMON__V1__INVOKE_ITEM__INIT;
+  Core__Common__V1__InvokeStarted started = CORE__COMMON__V1__INVOKE_STARTED__INIT;
+  uint8_t bytes[128];
+  started.execution_id = invocation->execution_id;
+  item.item_case = CORE__COMMON__V1__INVOKE_ITEM__ITEM_STARTED;
+  item.started = &started;
+  invocation->sink.on_item(invocation->arg, bytes, core__common__v1__invoke_item__pack(&item, bytes));
+}
+
+struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                                            const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
+                                            const struct dispatch_sink *sink, void *arg, struct error *err) {
+  struct dispatch_admission admission;
+  BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
+  if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, &admission, err))
+    return NULL;
+  struct dispatch_invocation *invocation = BASE_NEW(struct dispatch_invocation);
+  invocation->magic = DISPATCH_INVOCATION_MAGIC;
+  invocation->dispatch = dispatch;
+  invocation->sink = *sink;
+  invocation->arg = arg;
+  invocation->began_us = clock_monotonic_us();
+  invocation->context = policy_context_hold(caller->context);
+  str_copy(invocation->module_id, sizeof(invocation->module_id), caller->module_id);
+  str_copy(invocation->family, sizeof(invocation->family), admission.record->owner_family);
+  LIST_INSERT_HEAD(&dispatch->invocations, invocation, entry);
+  dispatch_execution_begin(dispatch, caller, envelope, &admission, invocation->execution_id);
+  if (!owner_call(invocation, &admission, envelope, err)) {
+    dispatch_execution_end(dispatch, invocation->execution_id, invocation->family, "invoke", PSG_EXECUTION_FAILED,
+                           invocation->began_us, err ? err->code : NULL, 0);
+    invocation_free(invocation);
+    return NULL;
+  }
+  if (envelope->n_answers > 0) {
+    invocation->answerable = true;
+    HASH_ADD(hash, dispatch->by_execution, execution_id, ID_UUID_BYTES - 1, invocation);
+    started_tell(invocation);
+  }
+  return invocation;
+}
+
+void dispatch_invocation_resume(struct dispatch_invocation *invocation) {
+  BASE_CHECK_MAGIC(invocation, DISPATCH_INVOCATION_MAGIC);
+  core_rpc_client_read(invocation->call);
+}
+
+void dispatch_invocation_cancel(struct dispatch_invocation *invocation) {
+  BASE_CHECK_MAGIC(invocation, DISPATCH_INVOCATION_MAGIC);
+  invocation->cancelled = true;
+  core_rpc_client_cancel(invocation->call);
+}
+
+/* ---- answers ---- */
+
+static void answer_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
+  (void)call, (void)result, (void)user; /* a lost answer shows in the invocation itself */
+}
+
+bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                     const Core__Common__V1__AnswerRequestRequest *answer, struct error *err) {
+  static const struct core_rpc_client_events events = {.on_done = answer_done};
+  struct dispatch_invocation *invocation = NULL;
+  BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
+  if (strlen(answer->execution_id) == ID_UUID_BYTES - 1)
+    HASH_FIND(hash, dispatch->by_execution, answer->execution_id, ID_UUID_BYTES - 1, invocation);
+  if (!invocation || !str_equal(invocation->module_id, caller->module_id) ||
+      !str_equal(invocation->context->user_email, caller->context->user_email) ||
+      !str_equal(invocation->context->token_id, caller->context->token_id))
+    return error_set(err, ERR_INVOKE_REQUEST_UNKNOWN, NULL);
+  struct core_rpc_channel *channel = lifecycle_family_channel(dispatch->options.lifecycle, invocation->family, err);
+  if (!channel)
+    return false;
+  Core__Common__V1__AnswerRequestRequest forwarded = *answer;
+  forwarded.caller = NULL; /* the owner learns nothing of the caller */
+  size_t length = core__common__v1__answer_request_request__get_packed_size(&forwarded);
+  uint8_t *bytes = base_alloc(length + 1);
+  core__common__v1__answer_request_request__pack(&forwarded, bytes);
+  struct core_rpc_request request = {.method = ANSWER_METHOD,
+                                     .kind = CORE_RPC_UNARY,
+                                     .data = bytes,
+                                     .length = length,
+                                     .timeout_ms = ANSWER_TIMEOUT_MS,
+                                     .events = &events};
+  core_rpc_client_start(channel, &request);
+  base_free(bytes);
+  return true;
+}

@@ -1,0 +1,94 @@
+/* dispatch_internal.h: what the files of core/dispatch share. Core thread only. */
+#ifndef GATEHOUSE_CORE_DISPATCH_INTERNAL_H
+#define GATEHOUSE_CORE_DISPATCH_INTERNAL_H
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+#include "core/dispatch/dispatch.h"
+#include "sdk/base/id.h"
+
+#define DISPATCH_MAGIC 0x44495350u
+#define DISPATCH_INVOCATION_MAGIC 0x44494e56u
+
+/* A plan that a module carries out itself; closed by its report, or abandoned. */
+struct dispatch_plan {
+  char plan_id[ID_UUID_BYTES]; /* also the execution id */
+  char module_id[32];
+  char record_id[64];
+  char trace_id[33];
+  int64_t began_us;
+  int64_t expires_us;
+  UT_hash_handle hash;
+  TAILQ_ENTRY(dispatch_plan) entry; /* in the order of their making */
+};
+
+struct dispatch_refresh;
+LIST_HEAD(dispatch_invocation_list, dispatch_invocation);
+TAILQ_HEAD(dispatch_plan_list, dispatch_plan);
+
+struct dispatch {
+  uint32_t magic;
+  struct dispatch_options options;
+  struct dispatch_invocation_list invocations;
+  struct dispatch_invocation *by_execution; /* those that can be answered */
+  struct dispatch_plan *plans;
+  struct dispatch_plan_list plan_order;
+  struct core_rpc_timer *plan_timer;
+  struct dispatch_refresh *refresh;
+};
+
+/* admission.c: every check before anything is carried out. What came of it: */
+struct dispatch_admission {
+  const struct catalog_record *record;
+  const void *arguments_json; /* borrowed from the envelope, or "{}" */
+  size_t arguments_length;
+  uint32_t deadline_ms;
+  char trace_id[33];
+};
+bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                    const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
+                    struct dispatch_admission *admission, struct error *err);
+/* Begins the trace of an admitted invocation. */
+void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                              const Core__Common__V1__InvocationEnvelope *envelope,
+                              const struct dispatch_admission *admission, char execution_id[static ID_UUID_BYTES]);
+/* Ends it: graph and metrics. path: "invoke" or "plan". */
+void dispatch_execution_end(struct dispatch *dispatch, const char *execution_id, const char *family, const char *path,
+                            enum psg_execution_status status, int64_t began_us, const char *error_code,
+                            uint64_t result_bytes);
+
+/* plan.c: the packed plan for a record (base_alloc; holds a credential: wipe with secret_wipe before base_free). wrap:
+ * the message that it becomes field 1 of, with what else that message holds. */
+struct dispatch_plan_parts {
+  Core__Common__V1__InvocationPlan plan;
+  Core__Common__V1__RestPlan rest;
+  Core__Common__V1__McpPlan mcp;
+  Core__Common__V1__Lease lease;
+  Core__Common__V1__Header *headers;
+  Core__Common__V1__Header **header_pointers;
+  struct catalog_headers call_headers;
+};
+bool dispatch_plan_fill(struct dispatch *dispatch, const struct catalog_record *record, const char *plan_id,
+                        const void *arguments_json, size_t arguments_length, uint32_t deadline_ms,
+                        Core__Common__V1__TraceContext *trace, struct dispatch_plan_parts *parts, struct error *err);
+void dispatch_plan_release(struct dispatch_plan_parts *parts);
+void dispatch_plans_free(struct dispatch *dispatch);
+
+/* item.c: what the core must know of an InvokeItem, read from its bytes without unpacking. */
+enum dispatch_item_kind {
+  DISPATCH_ITEM_MALFORMED = -1,
+  DISPATCH_ITEM_NONE = 0,
+  DISPATCH_ITEM_RESULT = 6, /* other values are the field numbers of InvokeItem */
+};
+struct dispatch_item {
+  enum dispatch_item_kind kind;
+  bool is_error;
+};
+struct dispatch_item dispatch_item_read(const uint8_t *data, size_t length);
+
+/* refresh.c */
+struct dispatch_refresh *dispatch_refresh_create(struct dispatch *dispatch);
+void dispatch_refresh_free(struct dispatch_refresh **refresh);
+
+#endif
