@@ -345,9 +345,10 @@ struct core_rpc_client_call *client_call_start(struct core_rpc_channel *channel,
   loop->client_calls++;
   if (request->wait_for_ready)
     call->metadata_flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
-  call->handle = grpc_channel_create_call(channel->handle, NULL, GRPC_PROPAGATE_DEFAULTS, loop->queue,
-                                          grpc_slice_from_copied_string(request->method), NULL,
+  grpc_slice method = grpc_slice_from_copied_string(request->method);
+  call->handle = grpc_channel_create_call(channel->handle, NULL, GRPC_PROPAGATE_DEFAULTS, loop->queue, method, NULL,
                                           rpc_deadline_after_ms(request->timeout_ms), NULL);
+  grpc_slice_unref(method);
   if (message != NULL)
     (void)message_queue_push(&call->queue, message); /* an empty queue takes any message */
   if (!client_take_metadata(call, request)) {

@@ -13,7 +13,7 @@ START_TEST(a_unary_call_gets_its_bytes_back) {
   for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
     char *data = base_calloc(1, sizes[i] + 1);
     memset(data, 'a', sizes[i]);
-    struct probe probe = {UNARY("Echo")};
+    struct probe probe = {UNARY("EchoUnderANameLongerThanWhatFitsASlice")};
     probe.request.data = data;
     probe.request.length = sizes[i];
     probe_run(&harness, &probe);

@@ -203,6 +203,7 @@ static const struct core_rpc_method test_service_methods[] = {
     {"/test.v1.Test/Who", CORE_RPC_UNARY, test_who, &test_service_state},
     {"/test.v1.Test/Count", CORE_RPC_SERVER_STREAM, test_count, &test_service_state},
     {"/test.v1.Test/Chat", CORE_RPC_BIDI, test_chat, &test_service_state},
+    {"/test.v1.Test/EchoUnderANameLongerThanWhatFitsASlice", CORE_RPC_UNARY, test_echo, &test_service_state},
 };
 enum { TEST_SERVICE_METHODS = sizeof(test_service_methods) / sizeof(test_service_methods[0]) };
 
