@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Checks on every source file that need no compiler: opening comment, unwanted words, format, shell scripts, length.
 
-Usage: sources.py [--lengths]   Prints one problem a line, `path:line: what`, and exits 1 when there is one. With --lengths
-it prints the distribution of file lengths and the longest files instead, and never fails. The functions are what
+Usage: sources.py [--lengths|--format]   Prints one problem a line, `path:line: what`, and exits 1 when there is one. With --lengths
+it prints the distribution of file lengths and the longest files instead, with --format it formats the C files. The functions are what
 test_lint.py calls: each returns a list of problems. Files are those that git knows or would add.
 """
+import collections
 import pathlib
 import re
 import statistics
@@ -83,7 +84,8 @@ def check_format():
     if not names:
         return []
     out = subprocess.run(["clang-format", "--dry-run", "-Werror", *names], cwd=ROOT, capture_output=True, text=True, check=False)
-    return [line for line in out.stderr.splitlines() if ": error:" in line]
+    places = collections.Counter(line.split(":")[0] for line in out.stderr.splitlines() if ": error:" in line)
+    return [f"{path}: not formatted in {number} places; ./dev format" for path, number in sorted(places.items())]
 
 
 def check_shell():
@@ -111,6 +113,8 @@ def main(arguments):
         for path, number in found[:10]:
             print(f"  {number:5} {path}")
         return 0
+    if arguments == ["--format"]:
+        return subprocess.run(["clang-format", "-i", *map(str, c_files())], cwd=ROOT, check=False).returncode
     problems = check_openings() + check_words() + check_format() + check_shell() + check_lengths()
     print("\n".join(problems))
     return 1 if problems else 0
