@@ -1,0 +1,31 @@
+/* message.c: nanopb messages on top of bytes. Encoding goes straight into the stream's send buffer. */
+#include <pb_decode.h>
+#include <pb_encode.h>
+
+#include "sdk/rpc/rpc_internal.h"
+
+#define FIRST_TRY_BYTES 1024 /* most messages fit: one pass instead of two */
+
+bool rpc_frame_append_message(struct buf *target, const pb_msgdesc_t *fields, const void *message) {
+  size_t room = FIRST_TRY_BYTES;
+  for (int attempt = 0; attempt < 2; attempt++) {
+    uint8_t *out = (uint8_t *)buf_reserve(target, RPC_PREFIX_BYTES + room);
+    pb_ostream_t stream = pb_ostream_from_buffer(out + RPC_PREFIX_BYTES, room);
+    if (pb_encode(&stream, fields, message)) {
+      rpc_frame_prefix(out, stream.bytes_written);
+      target->length += RPC_PREFIX_BYTES + stream.bytes_written;
+      return true;
+    }
+    if (!pb_get_encoded_size(&room, fields, message))
+      return false;
+  }
+  return false;
+}
+
+bool rpc_message_decode(const uint8_t *message, size_t length, const pb_msgdesc_t *fields, void *target,
+                        struct error *err) {
+  pb_istream_t stream = pb_istream_from_buffer(message, length);
+  if (!pb_decode(&stream, fields, target)) /* releases what it allocated */
+    return error_set(err, ERR_RPC_MESSAGE_MALFORMED, NULL);
+  return true;
+}

@@ -1,0 +1,669 @@
+/* rpc_test.c: client and server against each other in one loop, over a Unix socket or a socket pair. TRN-1, TRN-3,
+ * TRN-4, TRN-6, ERR-1, ERR-2. */
+#include <check.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "sdk/base/secret.h"
+#include "sdk/rpc/rpc_test_support.h"
+
+static char directory[] = "/tmp/rpc_test_XXXXXX";
+static char path[64];
+static struct event_base *base;
+static struct rpc_server *server;
+static struct rpc_channel *channel;
+static struct rpc_health *health;
+static struct support_result result;
+static unsigned connected, disconnected;
+
+static void on_state(bool is_connected, void *arg) {
+  (void)arg;
+  connected += is_connected;
+  disconnected += !is_connected;
+}
+
+static void server_start(const struct rpc_server_options *options) {
+  struct error err;
+  server = rpc_server_create(base, options);
+  rpc_server_register(server, support_methods, SUPPORT_METHOD_COUNT, NULL);
+  health = rpc_health_create(server);
+  ck_assert_msg(rpc_server_listen_unix(server, path, 0600, &err), "%s", err.message);
+}
+
+static void setup(void) {
+  str_copy(directory, sizeof(directory), "/tmp/rpc_test_XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(directory));
+  snprintf(path, sizeof(path), "%s/s.sock", directory);
+  base = event_base_new();
+  server_start(NULL);
+  channel = rpc_channel_create(base, path, &(struct rpc_channel_options){.on_state = on_state});
+  result = (struct support_result){0};
+  support_cancelled = support_handled = connected = disconnected = 0;
+  support_streamed = 0;
+}
+
+static void server_stop(void) {
+  rpc_server_close(&server);
+  rpc_health_free(&health);
+}
+
+static void teardown(void) {
+  rpc_channel_close(&channel);
+  server_stop();
+  buf_free(&result.reply);
+  event_base_free(base);
+  rmdir(directory);
+}
+
+static void call_unary(const char *method, const void *request, size_t length, const struct rpc_call_options *options) {
+  buf_free(&result.reply);
+  result = (struct support_result){0};
+  rpc_call_unary(channel, method, request, length, options, support_unary_done, &result);
+  ck_assert(!result.done);
+  SUPPORT_RUN_UNTIL(base, result.done);
+}
+
+START_TEST(unary_calls_of_any_size_come_back) {
+  static const size_t sizes[] = {0, 1, 5, 16379, 16384, 65535, 300000, 4 << 20};
+  size_t size = sizes[_i];
+  uint8_t *request = base_alloc(size + 1);
+  for (size_t i = 0; i < size; i++)
+    request[i] = (uint8_t)(i * 7);
+  for (int round = 0; round < 3; round++) {
+    call_unary("/test.Echo/Unary", request, size, NULL);
+    ck_assert_int_eq(result.status.code, RPC_OK);
+    ck_assert(!error_is_set(&result.status.error));
+    ck_assert_uint_eq(result.reply.length, size);
+    ck_assert(size == 0 || memcmp(result.reply.data, request, size) == 0);
+  }
+  base_free(request);
+  ck_assert_uint_eq(rpc_channel_in_flight(channel), 0);
+}
+END_TEST
+
+START_TEST(many_calls_at_once_all_end) {
+  enum { CALLS = 1000 };
+  static struct support_result results[CALLS];
+  memset(results, 0, sizeof(results));
+  for (int i = 0; i < CALLS; i++)
+    rpc_call_unary(channel, "/test.Echo/Unary", (const uint8_t *)&i, sizeof(i), NULL, support_unary_done, &results[i]);
+  SUPPORT_RUN_UNTIL(base, rpc_channel_in_flight(channel) == 0);
+  for (int i = 0; i < CALLS; i++) {
+    ck_assert_int_eq(results[i].status.code, RPC_OK);
+    ck_assert(memcmp(results[i].reply.data, &i, sizeof(i)) == 0);
+    buf_free(&results[i].reply);
+  }
+}
+END_TEST
+
+START_TEST(an_error_arrives_with_its_whole_envelope) {
+  call_unary("/test.Echo/Fail", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_RESOURCE_EXHAUSTED);
+  ck_assert_int_eq(result.status.error.category, ERROR_CATEGORY_RATE_LIMITED);
+  ck_assert_str_eq(result.status.error.code, "rate_limit.exceeded");
+  ck_assert_int_eq(result.status.error.origin, ERROR_ORIGIN_PLUGIN);
+  ck_assert(result.status.error.retryable);
+  ck_assert_uint_eq(result.status.error.retry_after_ms, 1500);
+  ck_assert_str_eq(result.status.error.trace_id, "0af7651916cd43dd8448eb211c80319c");
+  ck_assert(strstr(result.status.error.message, "100%") != NULL);
+}
+END_TEST
+
+START_TEST(an_unknown_method_is_unimplemented) {
+  call_unary("/test.Echo/Nope", "x", 1, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNIMPLEMENTED);
+  ck_assert_str_eq(result.status.error.code, "rpc.method.unknown");
+}
+END_TEST
+
+START_TEST(metadata_and_deadline_reach_the_server_and_come_back) {
+  ck_assert(rpc_channel_metadata_set(channel, "x-test", "one"));
+  ck_assert(rpc_channel_metadata_set(channel, "x-test", "two words"));
+  ck_assert(!rpc_channel_metadata_set(channel, "X-Upper", "v"));
+  ck_assert(!rpc_channel_metadata_set(channel, "grpc-timeout", "v"));
+  ck_assert(!rpc_channel_metadata_set(channel, "x-line", "a\nb"));
+  struct rpc_metadata binary = {"x-test-bin", "\0\1\xff", 3};
+  call_unary("/test.Echo/Metadata", NULL, 0,
+             &(struct rpc_call_options){.deadline_ms = 5000, .metadata = &binary, .metadata_count = 1});
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  long left = strtol(result.reply.data, NULL, 10);
+  ck_assert_int_gt(left, 3000);
+  ck_assert_int_le(left, 5000);
+}
+END_TEST
+
+START_TEST(bad_metadata_fails_the_call) {
+  static const struct rpc_metadata bad[] = {{"x-a", "\x01", 1}, {"Upper", "v", 1}, {"", "v", 1},
+                                            {"grpc-x", "v", 1}, {":path", "/", 1}, {NULL, "v", 1}};
+  call_unary("/test.Echo/Unary", NULL, 0, &(struct rpc_call_options){.metadata = &bad[_i], .metadata_count = 1});
+  ck_assert_int_eq(result.status.code, RPC_INVALID_ARGUMENT);
+  ck_assert_uint_eq(support_handled, 0);
+}
+END_TEST
+
+static bool secret_check(struct rpc_server_call *call, struct error *err, void *arg) {
+  size_t length = 0;
+  const char *given = rpc_server_call_metadata(call, "x-secret", &length);
+  if (given != NULL && str_equal_constant_time(given, length, arg, strlen(arg)))
+    return true;
+  return error_set(err, ERR_AUTH_CHANNEL, NULL);
+}
+
+START_TEST(a_call_without_the_secret_is_unauthenticated) { /* TRN-4 */
+  server_stop();
+  static char expected[] = "s3cret";
+  server_start(&(struct rpc_server_options){.authorize_call = secret_check, .arg = expected});
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNAUTHENTICATED);
+  ck_assert_uint_eq(support_handled, 0);
+  struct secret *secret = secret_from_text("s3cret");
+  ck_assert(rpc_channel_metadata_set_secret(channel, "x-secret", secret));
+  secret_free(&secret);
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+}
+END_TEST
+
+START_TEST(a_deadline_ends_the_call_on_both_sides) { /* TRN-3 */
+  int64_t start_ms = clock_monotonic_ms();
+  call_unary("/test.Echo/Hang", NULL, 0, &(struct rpc_call_options){.deadline_ms = 50});
+  ck_assert_int_ge(clock_monotonic_ms() - start_ms, 49);
+  ck_assert_int_eq(result.status.code, RPC_DEADLINE_EXCEEDED);
+  ck_assert_int_eq(result.status.error.category, ERROR_CATEGORY_UNAVAILABLE);
+  SUPPORT_RUN_UNTIL(base, support_cancelled == 1 && rpc_server_calls(server) == 0);
+}
+END_TEST
+
+START_TEST(cancelling_reaches_the_handler_and_silences_the_caller) {
+  struct rpc_call *call = rpc_call_unary(channel, "/test.Echo/Hang", NULL, 0, NULL, support_unary_done, &result);
+  if (_i == 1)
+    SUPPORT_RUN_UNTIL(base, support_handled == 1);
+  rpc_call_cancel(call);
+  ck_assert_uint_eq(rpc_channel_in_flight(channel), 0);
+  if (_i == 1)
+    SUPPORT_RUN_UNTIL(base, support_cancelled == 1 && rpc_server_calls(server) == 0);
+  call_unary("/test.Echo/Unary", "x", 1, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_uint_eq(support_cancelled, (unsigned)_i);
+}
+END_TEST
+
+START_TEST(cancelling_before_the_request_is_flushed_is_safe) {
+  call_unary("/test.Echo/Unary", "x", 1, NULL);
+  for (int i = 0; i < 100; i++)
+    rpc_call_cancel(rpc_call_unary(channel, "/test.Echo/Hang", NULL, 0, NULL, support_unary_done, &result));
+  call_unary("/test.Echo/Unary", "x", 1, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+}
+END_TEST
+
+START_TEST(a_server_stream_delivers_everything_in_order) {
+  rpc_call_half_close(({
+    struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Stream", NULL, &support_stream_handler, &result);
+    rpc_call_send(call, (const uint8_t *)"5000 300", 8);
+    call;
+  }));
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_uint_eq(result.messages, 5000);
+  for (size_t i = 0; i < 5000; i++)
+    ck_assert_uint_eq((uint8_t)result.reply.data[i * 300], (5000 - i) & 0xff);
+}
+END_TEST
+
+START_TEST(a_paused_reader_holds_back_the_server) {
+  struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Stream", NULL, &support_stream_handler, &result);
+  rpc_call_send(call, (const uint8_t *)"20000 1000", 10);
+  rpc_call_half_close(call);
+  rpc_call_pause(call);
+  size_t before;
+  do { /* until nothing moves any more */
+    before = support_streamed;
+    call_unary("/test.Echo/Unary", "other calls go on", 17, NULL);
+    for (int i = 0; i < 5; i++)
+      event_base_loop(base, EVLOOP_NONBLOCK);
+  } while (support_streamed != before || before == 0);
+  ck_assert_uint_lt(support_streamed, 1000); /* a window and a send buffer, not 20 MB */
+  buf_free(&result.reply);
+  result = (struct support_result){0};
+  rpc_call_resume(call);
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_uint_eq(result.messages, 20000);
+  ck_assert_uint_eq(result.reply.length, 20000000);
+}
+END_TEST
+
+START_TEST(a_stream_paused_at_its_end_ends_after_resume) {
+  struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Stream", NULL, &support_stream_handler, &result);
+  rpc_call_send(call, (const uint8_t *)"3 10", 4);
+  rpc_call_half_close(call);
+  rpc_call_pause(call);
+  struct support_result other = {0};
+  rpc_call_unary(channel, "/test.Echo/Unary", NULL, 0, NULL, support_unary_done, &other);
+  SUPPORT_RUN_UNTIL(base, other.done && rpc_server_calls(server) == 0);
+  buf_free(&other.reply);
+  ck_assert(!result.done && result.messages == 0);
+  rpc_call_resume(call);
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert_uint_eq(result.messages, 3);
+}
+END_TEST
+
+START_TEST(a_bidirectional_stream_echoes_until_half_close) {
+  struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Bidi", NULL, &support_stream_handler, &result);
+  for (unsigned i = 1; i <= 100; i++) {
+    ck_assert_int_ne(rpc_call_send(call, (const uint8_t *)&i, sizeof(i)), RPC_SEND_REFUSED);
+    if (i % 10 == 0)
+      SUPPORT_RUN_UNTIL(base, result.messages == i);
+  }
+  rpc_call_half_close(call);
+  ck_assert_int_eq(rpc_call_send(call, NULL, 0), RPC_SEND_REFUSED);
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_uint_eq(result.reply.length, 100 * sizeof(unsigned));
+}
+END_TEST
+
+START_TEST(a_sender_is_told_when_it_is_too_fast_and_refused_when_it_does_not_listen) {
+  static uint8_t message[50000];
+  struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Bidi", NULL, &support_stream_handler, &result);
+  ck_assert_int_eq(rpc_call_send(call, message, sizeof(message)), RPC_SEND_OK);
+  ck_assert_int_eq(rpc_call_send(call, message, sizeof(message)), RPC_SEND_FULL);
+  unsigned taken = 2;
+  while (rpc_call_send(call, message, sizeof(message)) != RPC_SEND_REFUSED)
+    taken++;
+  ck_assert_uint_eq(taken, 16 * 65536 / 50005);
+  SUPPORT_RUN_UNTIL(base, result.writable == 1 && result.messages == taken);
+  rpc_call_half_close(call);
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+}
+END_TEST
+
+START_TEST(a_request_that_is_too_large_is_refused_with_a_code) {
+  static uint8_t request[(4 << 20) + 1];
+  call_unary("/test.Echo/Unary", request, sizeof(request), NULL);
+  ck_assert_int_eq(result.status.code, RPC_RESOURCE_EXHAUSTED);
+  ck_assert_str_eq(result.status.error.code, "rpc.message.too_large");
+}
+END_TEST
+
+START_TEST(an_answer_that_is_too_large_is_refused_with_a_code) {
+  rpc_channel_close(&channel);
+  channel = rpc_channel_create(base, path, &(struct rpc_channel_options){.message_bytes_max = 100});
+  static uint8_t request[101];
+  call_unary("/test.Echo/Unary", request, 100, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  call_unary("/test.Echo/Unary", request, 101, NULL);
+  ck_assert_int_eq(result.status.code, RPC_RESOURCE_EXHAUSTED);
+}
+END_TEST
+
+START_TEST(metadata_beyond_the_limit_is_refused_and_the_connection_lives) {
+  static char big[20000];
+  memset(big, 'a', sizeof(big));
+  struct rpc_metadata metadata = {"x-big", big, sizeof(big)};
+  call_unary("/test.Echo/Unary", NULL, 0, &(struct rpc_call_options){.metadata = &metadata, .metadata_count = 1});
+  ck_assert_int_eq(result.status.code, RPC_RESOURCE_EXHAUSTED);
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_uint_eq(connected, 1);
+}
+END_TEST
+
+START_TEST(too_many_calls_in_flight_are_rate_limited) { /* TRN-6 */
+  rpc_channel_close(&channel);
+  channel = rpc_channel_create(base, path, &(struct rpc_channel_options){.in_flight_max = 2});
+  struct support_result held[2] = {{0}};
+  for (int i = 0; i < 2; i++)
+    rpc_call_unary(channel, "/test.Echo/Hang", NULL, 0, NULL, support_unary_done, &held[i]);
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_RESOURCE_EXHAUSTED);
+  ck_assert_int_eq(result.status.error.category, ERROR_CATEGORY_RATE_LIMITED);
+  ck_assert_str_eq(result.status.error.code, "rpc.in_flight.limit");
+  SUPPORT_RUN_UNTIL(base, support_handled == 2);
+  rpc_channel_close(&channel);
+  ck_assert(held[0].done && held[1].done);
+  ck_assert_int_eq(held[0].status.code, RPC_UNAVAILABLE);
+  SUPPORT_RUN_UNTIL(base, support_cancelled == 2);
+}
+END_TEST
+
+START_TEST(more_calls_than_the_peer_allows_wait_their_turn) {
+  server_stop();
+  server_start(&(struct rpc_server_options){.concurrent_streams_max = 3});
+  struct support_result results[20] = {{0}};
+  for (int i = 0; i < 20; i++)
+    rpc_call_unary(channel, "/test.Echo/Unary", NULL, 0, NULL, support_unary_done, &results[i]);
+  for (int i = 0; i < 20; i++) {
+    SUPPORT_RUN_UNTIL(base, results[i].done);
+    ck_assert_int_eq(results[i].status.code, RPC_OK);
+    buf_free(&results[i].reply);
+  }
+}
+END_TEST
+
+START_TEST(the_death_of_the_server_fails_all_calls_at_once) {
+  struct support_result others[10] = {{0}};
+  for (int i = 0; i < 10; i++)
+    rpc_call_unary(channel, "/test.Echo/Hang", NULL, 0, NULL, support_unary_done, &others[i]);
+  SUPPORT_RUN_UNTIL(base, support_handled == 10);
+  int64_t start_ms = clock_monotonic_ms();
+  server_stop();
+  for (int i = 0; i < 10; i++) {
+    SUPPORT_RUN_UNTIL(base, others[i].done);
+    ck_assert_int_eq(others[i].status.code, RPC_UNAVAILABLE);
+    ck_assert_str_eq(others[i].status.error.code, "rpc.peer.gone");
+  }
+  ck_assert_int_lt(clock_monotonic_ms() - start_ms, 1000);
+  ck_assert_uint_eq(support_cancelled, 10);
+  ck_assert_uint_eq(disconnected, 1);
+}
+END_TEST
+
+START_TEST(a_call_fails_fast_without_a_server_and_waits_when_asked) {
+  server_stop();
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  ck_assert_str_eq(result.status.error.code, "rpc.connect.failed");
+  struct support_result patient = {0};
+  rpc_call_unary(channel, "/test.Echo/Unary", (const uint8_t *)"x", 1,
+                 &(struct rpc_call_options){.wait_for_ready = true}, support_unary_done, &patient);
+  call_unary("/test.Echo/Unary", NULL, 0, &(struct rpc_call_options){.wait_for_ready = true, .deadline_ms = 30});
+  ck_assert_int_eq(result.status.code, RPC_DEADLINE_EXCEEDED);
+  ck_assert(!patient.done);
+  server_start(NULL);
+  SUPPORT_RUN_UNTIL(base, patient.done);
+  ck_assert_int_eq(patient.status.code, RPC_OK);
+  buf_free(&patient.reply);
+}
+END_TEST
+
+START_TEST(a_restarted_server_is_found_again) {
+  for (int round = 0; round < 5; round++) {
+    call_unary("/test.Echo/Unary", "x", 1, &(struct rpc_call_options){.wait_for_ready = true});
+    ck_assert_int_eq(result.status.code, RPC_OK);
+    server_stop();
+    SUPPORT_RUN_UNTIL(base, disconnected == (unsigned)round + 1);
+    server_start(NULL);
+  }
+  ck_assert_uint_eq(connected, 5);
+}
+END_TEST
+
+static void drained(void *arg, bool clean) {
+  *(int *)arg = clean ? 1 : 2;
+}
+
+START_TEST(a_drain_lets_calls_finish_and_sends_clients_away) {
+  rpc_health_set(health, "", RPC_HEALTH_SERVING);
+  struct support_result watch = {0}, stream = {0};
+  struct rpc_call *call = rpc_call_open(channel, "/test.Echo/Bidi", NULL, &support_stream_handler, &stream);
+  rpc_call_send(call, (const uint8_t *)"a", 1);
+  struct rpc_call *watcher =
+      rpc_call_open(channel, "/grpc.health.v1.Health/Watch", NULL, &support_stream_handler, &watch);
+  rpc_call_send(watcher, NULL, 0);
+  rpc_call_half_close(watcher);
+  SUPPORT_RUN_UNTIL(base, stream.messages == 1 && watch.messages == 1);
+  int outcome = 0;
+  rpc_server_drain(server, 10000, drained, &outcome);
+  ck_assert_int_ne(access(path, F_OK), 0);
+  SUPPORT_RUN_UNTIL(base, disconnected == 1 && watch.done);
+  ck_assert_int_eq(watch.status.code, RPC_UNAVAILABLE);
+  ck_assert_int_eq(outcome, 0);
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  rpc_call_send(call, (const uint8_t *)"b", 1);
+  rpc_call_half_close(call);
+  SUPPORT_RUN_UNTIL(base, stream.done && outcome != 0);
+  ck_assert_int_eq(outcome, 1);
+  ck_assert_int_eq(stream.status.code, RPC_OK);
+  ck_assert_uint_eq(stream.messages, 2);
+  buf_free(&stream.reply);
+  buf_free(&watch.reply);
+}
+END_TEST
+
+START_TEST(a_drain_ends_at_its_deadline) {
+  struct support_result held = {0};
+  rpc_call_unary(channel, "/test.Echo/Hang", NULL, 0, NULL, support_unary_done, &held);
+  SUPPORT_RUN_UNTIL(base, support_handled == 1);
+  int outcome = 0;
+  rpc_server_drain(server, 60, drained, &outcome);
+  SUPPORT_RUN_UNTIL(base, outcome != 0);
+  ck_assert_int_eq(outcome, 2);
+  server_stop();
+  SUPPORT_RUN_UNTIL(base, held.done);
+  ck_assert_int_eq(held.status.code, RPC_UNAVAILABLE);
+}
+END_TEST
+
+START_TEST(passed_sockets_work_as_channel_and_connection) {
+  int pair[2];
+  ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+  struct error err;
+  ck_assert(rpc_server_accept_fd(server, pair[1], &err));
+  rpc_channel_close(&channel);
+  channel = rpc_channel_create_from_fd(base, pair[0], NULL);
+  call_unary("/test.Echo/Unary", "hello", 5, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  ck_assert_str_eq(result.reply.data, "hello");
+  server_stop();
+  call_unary("/test.Echo/Unary", "hello", 5, &(struct rpc_call_options){.wait_for_ready = true});
+  ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  ck_assert_str_eq(result.status.error.code, "rpc.peer.gone");
+}
+END_TEST
+
+struct closer {
+  struct rpc_channel **channel;
+  struct rpc_server **server;
+  unsigned ended;
+};
+
+static void close_in_callback(void *arg, const struct rpc_status *status, const uint8_t *reply, size_t length) {
+  (void)status, (void)reply, (void)length;
+  struct closer *closer = arg;
+  closer->ended++;
+  if (closer->channel != NULL)
+    rpc_channel_close(closer->channel);
+  if (closer->server != NULL)
+    rpc_server_close(closer->server);
+}
+
+START_TEST(closing_everything_from_inside_a_callback_is_safe) {
+  struct closer closer = {_i != 1 ? &channel : NULL, _i != 0 ? &server : NULL, 0};
+  for (int i = 0; i < 5; i++)
+    rpc_call_unary(channel, i == 2 ? "/test.Echo/Unary" : "/test.Echo/Hang", NULL, 0, NULL, close_in_callback, &closer);
+  SUPPORT_RUN_UNTIL(base, closer.ended == 5);
+}
+END_TEST
+
+static void cancel_in_message(void *arg, const uint8_t *message, size_t length) {
+  (void)message, (void)length;
+  struct rpc_call **call = arg;
+  if (*call != NULL)
+    rpc_call_cancel(BASE_TAKE(*call));
+  else
+    ck_abort_msg("a message after cancel");
+}
+
+START_TEST(cancelling_a_stream_inside_its_message_callback_is_safe) {
+  struct rpc_stream_handler handler = {.on_message = cancel_in_message};
+  struct rpc_call *call = NULL;
+  call = rpc_call_open(channel, "/test.Echo/Stream", NULL, &handler, &call);
+  rpc_call_send(call, (const uint8_t *)"100000 100", 10);
+  rpc_call_half_close(call);
+  SUPPORT_RUN_UNTIL(base, call == NULL && rpc_server_calls(server) == 0);
+}
+END_TEST
+
+static struct rpc_server_call *late_call;
+
+static void late(struct rpc_server_call *call, const uint8_t *message, size_t length, void *arg) {
+  (void)message, (void)length, (void)arg;
+  late_call = call;
+}
+
+START_TEST(a_handler_may_answer_long_after_everybody_left) {
+  static const struct rpc_method methods[] = {{"/test.Late/Answer", RPC_METHOD_UNARY, late}};
+  rpc_server_register(server, methods, 1, NULL);
+  struct rpc_call *call = rpc_call_unary(channel, "/test.Late/Answer", NULL, 0, NULL, support_unary_done, &result);
+  SUPPORT_RUN_UNTIL(base, late_call != NULL);
+  rpc_call_cancel(call);
+  SUPPORT_RUN_UNTIL(base, rpc_server_call_is_cancelled(late_call));
+  if (_i == 1)
+    server_stop();
+  ck_assert_int_eq(rpc_server_call_send(late_call, NULL, 0), RPC_SEND_REFUSED);
+  rpc_server_call_pause(late_call);
+  rpc_server_call_resume(late_call);
+  rpc_server_call_reply(BASE_TAKE(late_call), (const uint8_t *)"x", 1);
+}
+END_TEST
+
+START_TEST(the_socket_has_owner_only_permissions_and_one_server) {
+  struct stat file;
+  struct error err;
+  ck_assert_int_eq(stat(path, &file), 0);
+  ck_assert_int_eq(file.st_mode & 0777, 0600);
+  struct rpc_server *second = rpc_server_create(base, NULL);
+  ck_assert(!rpc_server_listen_unix(second, path, 0600, &err));
+  ck_assert_str_eq(err.code, "rpc.listen.busy");
+  char longer[200];
+  memset(longer, 'a', sizeof(longer) - 1);
+  longer[sizeof(longer) - 1] = '\0';
+  ck_assert(!rpc_server_listen_unix(second, longer, 0600, &err));
+  char stale[80];
+  snprintf(stale, sizeof(stale), "%s/stale", directory);
+  mode_t before = umask(0);
+  ck_assert(rpc_server_listen_unix(second, stale, 0660, &err));
+  umask(before);
+  ck_assert_int_eq(stat(stale, &file), 0);
+  ck_assert_int_eq(file.st_mode & 0777, 0660);
+  rpc_server_close(&second);
+  ck_assert_int_ne(access(stale, F_OK), 0);
+}
+END_TEST
+
+static bool peer_refuse(const struct rpc_peer *peer, void *arg) {
+  ck_assert_uint_eq(peer->uid, getuid());
+  ck_assert_int_eq(peer->pid, getpid());
+  return *(bool *)arg;
+}
+
+START_TEST(a_peer_that_is_not_authorized_is_disconnected) {
+  bool allow = false;
+  server_stop();
+  server_start(&(struct rpc_server_options){.authorize_peer = peer_refuse, .arg = &allow});
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  allow = true;
+  call_unary("/test.Echo/Unary", NULL, 0, &(struct rpc_call_options){.wait_for_ready = true});
+  ck_assert_int_eq(result.status.code, RPC_OK);
+}
+END_TEST
+
+START_TEST(connections_beyond_the_limit_are_closed) {
+  server_stop();
+  server_start(&(struct rpc_server_options){.connections_max = 1});
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_OK);
+  struct rpc_channel *second = rpc_channel_create(base, path, NULL);
+  struct support_result refused = {0};
+  rpc_call_unary(second, "/test.Echo/Unary", NULL, 0, NULL, support_unary_done, &refused);
+  SUPPORT_RUN_UNTIL(base, refused.done);
+  ck_assert_int_eq(refused.status.code, RPC_UNAVAILABLE);
+  rpc_channel_close(&second);
+  ck_assert_uint_eq(rpc_server_connections(server), 1);
+}
+END_TEST
+
+START_TEST(health_check_answers_what_was_set) { /* LIF-4 */
+  static const struct {
+    const char *request;
+    size_t length;
+    enum rpc_code code;
+    const char *reply;
+  } rows[] = {{"", 0, RPC_OK, "\x08\x01"},
+              {"\x0a\x01"
+               "a",
+               3, RPC_OK, "\x08\x02"},
+              {"\x0a\x01"
+               "b",
+               3, RPC_NOT_FOUND, ""},
+              {"\x0a\x7f", 2, RPC_INVALID_ARGUMENT, ""},
+              {"\xff", 1, RPC_INVALID_ARGUMENT, ""}};
+  rpc_health_set(health, "", RPC_HEALTH_SERVING);
+  rpc_health_set(health, "a", RPC_HEALTH_NOT_SERVING);
+  call_unary("/grpc.health.v1.Health/Check", rows[_i].request, rows[_i].length, NULL);
+  ck_assert_int_eq(result.status.code, rows[_i].code);
+  ck_assert_str_eq(result.reply.data, rows[_i].reply);
+}
+END_TEST
+
+START_TEST(health_watch_follows_changes) { /* LIF-4 */
+  struct rpc_call *call =
+      rpc_call_open(channel, "/grpc.health.v1.Health/Watch", NULL, &support_stream_handler, &result);
+  rpc_call_send(call, (const uint8_t *)"\x0a\x01w", 3);
+  rpc_call_half_close(call);
+  SUPPORT_RUN_UNTIL(base, result.messages == 1);
+  rpc_health_set(health, "w", RPC_HEALTH_SERVING);
+  SUPPORT_RUN_UNTIL(base, result.messages == 2);
+  rpc_health_set(health, "w", RPC_HEALTH_SERVING);
+  rpc_health_set(health, "other", RPC_HEALTH_SERVING);
+  rpc_health_set(health, "w", RPC_HEALTH_NOT_SERVING);
+  SUPPORT_RUN_UNTIL(base, result.messages == 3);
+  ck_assert_str_eq(result.reply.data, "\x08\x03\x08\x01\x08\x02");
+  rpc_call_cancel(call);
+  SUPPORT_RUN_UNTIL(base, rpc_server_calls(server) == 0);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("rpc");
+  TCase *tests = tcase_create("rpc");
+  tcase_set_timeout(tests, 60);
+  tcase_add_checked_fixture(tests, setup, teardown);
+  tcase_add_loop_test(tests, unary_calls_of_any_size_come_back, 0, 8);
+  tcase_add_test(tests, many_calls_at_once_all_end);
+  tcase_add_test(tests, an_error_arrives_with_its_whole_envelope);
+  tcase_add_test(tests, an_unknown_method_is_unimplemented);
+  tcase_add_test(tests, metadata_and_deadline_reach_the_server_and_come_back);
+  tcase_add_loop_test(tests, bad_metadata_fails_the_call, 0, 6);
+  tcase_add_test(tests, a_call_without_the_secret_is_unauthenticated);
+  tcase_add_test(tests, a_deadline_ends_the_call_on_both_sides);
+  tcase_add_loop_test(tests, cancelling_reaches_the_handler_and_silences_the_caller, 0, 2);
+  tcase_add_test(tests, cancelling_before_the_request_is_flushed_is_safe);
+  tcase_add_test(tests, a_server_stream_delivers_everything_in_order);
+  tcase_add_test(tests, a_paused_reader_holds_back_the_server);
+  tcase_add_test(tests, a_stream_paused_at_its_end_ends_after_resume);
+  tcase_add_test(tests, a_bidirectional_stream_echoes_until_half_close);
+  tcase_add_test(tests, a_sender_is_told_when_it_is_too_fast_and_refused_when_it_does_not_listen);
+  tcase_add_test(tests, a_request_that_is_too_large_is_refused_with_a_code);
+  tcase_add_test(tests, an_answer_that_is_too_large_is_refused_with_a_code);
+  tcase_add_test(tests, metadata_beyond_the_limit_is_refused_and_the_connection_lives);
+  tcase_add_test(tests, too_many_calls_in_flight_are_rate_limited);
+  tcase_add_test(tests, more_calls_than_the_peer_allows_wait_their_turn);
+  tcase_add_test(tests, the_death_of_the_server_fails_all_calls_at_once);
+  tcase_add_test(tests, a_call_fails_fast_without_a_server_and_waits_when_asked);
+  tcase_add_test(tests, a_restarted_server_is_found_again);
+  tcase_add_test(tests, a_drain_lets_calls_finish_and_sends_clients_away);
+  tcase_add_test(tests, a_drain_ends_at_its_deadline);
+  tcase_add_test(tests, passed_sockets_work_as_channel_and_connection);
+  tcase_add_loop_test(tests, closing_everything_from_inside_a_callback_is_safe, 0, 3);
+  tcase_add_test(tests, cancelling_a_stream_inside_its_message_callback_is_safe);
+  tcase_add_loop_test(tests, a_handler_may_answer_long_after_everybody_left, 0, 2);
+  tcase_add_test(tests, the_socket_has_owner_only_permissions_and_one_server);
+  tcase_add_test(tests, a_peer_that_is_not_authorized_is_disconnected);
+  tcase_add_test(tests, connections_beyond_the_limit_are_closed);
+  tcase_add_loop_test(tests, health_check_answers_what_was_set, 0, 5);
+  tcase_add_test(tests, health_watch_follows_changes);
+  suite_add_tcase(suite, tests);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_ENV);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed == 0 ? 0 : 1;
+}
