@@ -296,7 +296,50 @@ START_TEST(calls_in_flight_are_bounded_per_connection) {
 }
 END_TEST
 
-TEST_MAIN("core_rpc", a_unary_call_gets_its_bytes_back, an_unknown_method_is_unimplemented_at_once,
+static struct core_rpc_call *kept[16];
+static atomic_uint kept_count;
+
+static void keep(struct core_rpc_call *call, void *user) {
+  (void)user;
+  kept[atomic_load(&kept_count)] = call;
+  atomic_fetch_add(&kept_count, 1);
+}
+
+static void keep_no_longer(void *argument) {
+  (void)argument;
+  for (unsigned i = 0; i < atomic_load(&kept_count); i++)
+    core_rpc_call_fail_code(kept[i], ERR_CANCELLED);
+}
+
+START_TEST(cancelled_calls_count_until_their_handler_lets_go) {
+  enum { LIMIT = 4 };
+  static const struct core_rpc_method method = {"/test.v1.Keep/Keep", CORE_RPC_UNARY, keep, NULL};
+  struct harness harness;
+  harness_prepare(&harness, &(struct core_rpc_options){.in_flight_max = LIMIT});
+  core_rpc_server_register(harness.loop, &method, 1);
+  harness_go(&harness);
+  for (unsigned i = 0; i < LIMIT; i++) {
+    struct probe probe = {.request = {.method = "/test.v1.Keep/Keep"}};
+    probe_begin(&harness, &probe);
+    WAIT_UNTIL(atomic_load(&kept_count) == i + 1);
+    harness_on_core(&harness, probe_cancel_task, &probe);
+    probe_wait(&probe);
+  }
+  struct probe over = {.request = {.method = "/test.v1.Keep/Keep"}};
+  probe_run(&harness, &over);
+  ck_assert_int_eq(over.grpc_status, 8);
+  ck_assert_str_eq(over.err.code, "rpc.in_flight.limit");
+  harness_on_core(&harness, keep_no_longer, NULL);
+  struct probe after = {UNARY("Echo")};
+  probe_run(&harness, &after);
+  ck_assert_int_eq(after.grpc_status, 0);
+  buf_free(&after.data);
+  harness_stop(&harness, 1000);
+}
+END_TEST
+
+TEST_MAIN("core_rpc", cancelled_calls_count_until_their_handler_lets_go, a_unary_call_gets_its_bytes_back,
+          an_unknown_method_is_unimplemented_at_once,
           an_error_carries_its_envelope_and_a_create_conflict_is_already_exists,
           a_late_answer_arrives_and_a_deadline_ends_a_call_on_both_sides, cancelling_reaches_the_handler,
           a_handler_sees_who_calls_with_deadline_and_metadata, metadata_that_may_not_travel_fails_the_call_alone,

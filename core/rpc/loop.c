@@ -9,6 +9,7 @@
  * drained. */
 #include "core/rpc/core_rpc_internal.h"
 
+#include <grpc/support/log.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -202,6 +203,14 @@ static void server_create(struct core_rpc_loop *loop) {
   grpc_server_register_completion_queue(loop->server, loop->queue, NULL);
 }
 
+/* gRPC's own words, as lines of our log; they are for operators only. What gRPC calls an error is a peer's doing
+ * mostly. */
+static void grpc_on_log(gpr_log_func_args *line) {
+  enum log_level level = line->severity == GPR_LOG_SEVERITY_DEBUG ? LOG_DEBUG : LOG_WARN;
+  log_event(level, RPC_ROOM, "gRPC says", LOG_TEXT("text", line->message), LOG_TEXT("file", line->file),
+            LOG_INT("line", line->line));
+}
+
 /* Connection numbers never repeat soon (peer.c), so the core wants as many descriptors as it may have. */
 static void descriptor_limit_raise(void) {
   struct rlimit limit;
@@ -221,6 +230,7 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
   sigset_t all, before; /* the threads made here inherit a full mask: signals go to the process's own (T14) */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
+  gpr_set_log_function(grpc_on_log);
   grpc_init();
   loop->queue = grpc_completion_queue_create_for_next(NULL);
   server_create(loop);
