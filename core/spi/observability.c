@@ -1,0 +1,38 @@
+/* observability.c: ObservabilityService: translation only; observe keeps. */
+#include "core/spi/spi_internal.h"
+#include "sdk/base/str.h"
+#include "wire/pbc/core/spi/observability/v1/observability.pb-c.h"
+
+void spi_observability_emit_logs(const struct spi_call *call) {
+  Core__Spi__Observability__V1__EmitLogsResponse response = CORE__SPI__OBSERVABILITY__V1__EMIT_LOGS_RESPONSE__INIT;
+  observe_logs_emit(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
+                    (const void *)call->request);
+  spi_reply(call->call, &response.base);
+}
+
+void spi_observability_publish_metrics(const struct spi_call *call) {
+  Core__Spi__Observability__V1__PublishMetricsResponse response =
+      CORE__SPI__OBSERVABILITY__V1__PUBLISH_METRICS_RESPONSE__INIT;
+  response.refused = observe_module_publish(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
+                                            (const void *)call->request);
+  spi_reply(call->call, &response.base);
+}
+
+void spi_observability_emit_audit(const struct spi_call *call) {
+  const Core__Spi__Observability__V1__EmitAuditRequest *request = (const void *)call->request;
+  Core__Spi__Observability__V1__EmitAuditResponse response = CORE__SPI__OBSERVABILITY__V1__EMIT_AUDIT_RESPONSE__INIT;
+  for (size_t i = 0; i < request->n_records; i++) {
+    const Core__Spi__Observability__V1__AuditRecord *record = request->records[i];
+    struct error err = {0};
+    const struct policy_context *context = record->caller ? spi_caller(call, record->caller, &err) : NULL;
+    observe_audit_append(call->spi->options.observe,
+                         &(struct observe_audit){
+                             .action = record->action,
+                             .actor = context ? context->user_email : lifecycle_instance_module_id(call->instance),
+                             .target = record->target ? record->target->name : "",
+                             .outcome = record->outcome,
+                             .details_json = spi_text_or_null((const char *)record->details_json.data),
+                         });
+  }
+  spi_reply(call->call, &response.base);
+}
