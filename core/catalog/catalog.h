@@ -105,6 +105,9 @@ bool catalog_list(struct catalog *catalog, const struct policy_context *context,
                   const char *server_id, uint32_t page_size, const char *cursor, catalog_visit *visit, void *arg,
                   char **next_cursor, struct error *err);
 
+/* Appends the record's definition under the name that it is shown by: the bytes as they are, only the name replaced. */
+void catalog_definition_write(const struct catalog_record *record, const char *shown_name, struct buf *target);
+
 /* All enabled gateways, for discovery. */
 void catalog_gateways(struct catalog *catalog, catalog_visit *visit, void *arg);
 

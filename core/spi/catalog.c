@@ -8,7 +8,8 @@
 #include "sdk/base/str.h"
 #include "wire/pbc/core/spi/catalog/v1/catalog.pb-c.h"
 
-/* A record as a module may know it; texts stay the catalog's, the definition is written into the arena under its shown name. */
+/* A record as a module may know it; texts stay the catalog's, the definition is written into the arena under its shown
+ * name. */
 static void record_fill(const struct spi_call *call, const struct catalog_record *record, const char *shown_name,
                         struct arena *arena, Core__Spi__Catalog__V1__Record *out) {
   struct buf definition = {0};
@@ -98,9 +99,9 @@ void spi_catalog_get(const struct spi_call *call) {
     core_rpc_call_fail_code(call->call, ERR_ARGUMENT_INVALID);
     return;
   }
-  const struct catalog_record *record = catalog_find(
-      call->spi->options.catalog, context, (enum catalog_kind)kind, spi_text_or_null(request->target->id),
-      spi_text_or_null(request->target->name), request->server_id, read_permissions[kind], &err);
+  const struct catalog_record *record =
+      catalog_find(call->spi->options.catalog, context, (enum catalog_kind)kind, spi_text_or_null(request->target->id),
+                   spi_text_or_null(request->target->name), request->server_id, read_permissions[kind], &err);
   if (!record) {
     core_rpc_call_fail(call->call, &err);
     return;
@@ -122,7 +123,7 @@ void spi_catalog_get(const struct spi_call *call) {
 
 /* One Invoke of a module under way: joins the SPI stream and the invocation; lives until both have ended. */
 struct invoke_stream {
-  struct core_rpc_call *call; /* NULL: ended towards the module */
+  struct core_rpc_call *call;             /* NULL: ended towards the module */
   struct dispatch_invocation *invocation; /* NULL: done */
 };
 
@@ -228,7 +229,8 @@ void spi_catalog_prepare_invoke(const struct spi_call *call) {
                                          .family = lifecycle_instance_family(call->instance),
                                          .context = context};
   /* The deadline of this call is not the invocation's: the plan outlives it. */
-  if (!dispatch_prepare(call->spi->options.dispatch, &caller, request->invocation, INT64_MAX, prepared, call->call, &err))
+  if (!dispatch_prepare(call->spi->options.dispatch, &caller, request->invocation, INT64_MAX, prepared, call->call,
+                        &err))
     core_rpc_call_fail(call->call, &err);
 }
 

@@ -1,5 +1,6 @@
-/* catalog_watch.c: CatalogService.Watch: changes of records and revocations of contexts, pushed to the modules that watch (SPI-11,
- * BND-6). A watcher that does not keep up is not fed from a growing queue: it gets a snapshot marker when it reads again. */
+/* catalog_watch.c: CatalogService.Watch: changes of records and revocations of contexts, pushed to the modules that
+ * watch (SPI-11, BND-6). A watcher that does not keep up is not fed from a growing queue: it gets a snapshot marker
+ * when it reads again. */
 #include <string.h>
 
 #include "core/spi/spi_internal.h"

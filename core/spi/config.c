@@ -5,8 +5,8 @@
 
 void spi_config_get(const struct spi_call *call) {
   Core__Spi__Config__V1__ModuleConfig response = CORE__SPI__CONFIG__V1__MODULE_CONFIG__INIT;
-  response.config_json.data = (uint8_t *)(uintptr_t)lifecycle_instance_config(call->instance, &response.config_json.len,
-                                                                              &response.revision);
+  response.config_json.data =
+      (uint8_t *)(uintptr_t)lifecycle_instance_config(call->instance, &response.config_json.len, &response.revision);
   spi_reply(call->call, &response.base);
 }
 

@@ -1,5 +1,6 @@
-/* psg.c: StateGraphService, as far as it is built: translation only; psg decides. A caller, where a request names one, must be alive;
- * reading the graph takes admin.dashboard, writing it admin.system_config; without a caller the module itself asks. */
+/* psg.c: StateGraphService, as far as it is built: translation only; psg decides. A caller, where a request names one,
+ * must be alive; reading the graph takes admin.dashboard, writing it admin.system_config; without a caller the module
+ * itself asks. */
 #include <string.h>
 
 #include "core/spi/spi_internal.h"
@@ -7,7 +8,8 @@
 #include "wire/pbc/core/spi/psg/v1/psg.pb-c.h"
 
 /* May this go on? Answers the error itself. */
-static bool allowed(const struct spi_call *call, const Core__Common__V1__CallerContext *caller, const char *permission) {
+static bool allowed(const struct spi_call *call, const Core__Common__V1__CallerContext *caller,
+                    const char *permission) {
   if (!caller)
     return true;
   const struct policy_context *context = spi_caller_or_fail(call, caller);

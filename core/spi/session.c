@@ -136,7 +136,8 @@ void spi_session_append_event(const struct spi_call *call) {
     core_rpc_call_fail(call->call, &err);
 }
 
-/* A replay is bounded by what a session keeps, which fits the send queue's way of taking one message more than it has room for. */
+/* A replay is bounded by what a session keeps, which fits the send queue's way of taking one message more than it has
+ * room for. */
 struct replay {
   struct core_rpc_call *call;
   bool refused;

@@ -1,6 +1,6 @@
-/* spi.c: the door of the SPI. Each call passes, in this order: the method's row, the channel's identity (TRN-4), the granted family
- * (SPI-1), the lifecycle phase, the decoding of its request; then its handler runs. Whatever fails on the way is answered, counted,
- * and, where someone tried what they may not, audited. */
+/* spi.c: the door of the SPI. Each call passes, in this order: the method's row, the channel's identity (TRN-4), the
+ * granted family (SPI-1), the lifecycle phase, the decoding of its request; then its handler runs. Whatever fails on
+ * the way is answered, counted, and, where someone tried what they may not, audited. */
 #include "core/spi/spi.h"
 
 #include <string.h>
@@ -56,11 +56,10 @@ static bool admit(struct spi *spi, const struct spi_row *row, struct core_rpc_ca
   if (!*instance)
     return false;
   if (!lifecycle_instance_is_granted(*instance, row->family)) {
-    observe_audit_append(spi->options.observe,
-                         &(struct observe_audit){.action = "spi.family.denied",
-                                                 .actor = lifecycle_instance_module_id(*instance),
-                                                 .target = core_rpc_call_method(call),
-                                                 .outcome = "denied"});
+    observe_audit_append(spi->options.observe, &(struct observe_audit){.action = "spi.family.denied",
+                                                                       .actor = lifecycle_instance_module_id(*instance),
+                                                                       .target = core_rpc_call_method(call),
+                                                                       .outcome = "denied"});
     return error_set(err, ERR_AUTH_FAMILY_DENIED, NULL);
   }
   if (!(row->phases & lifecycle_instance_phase(*instance)))
@@ -169,9 +168,8 @@ const struct policy_context *spi_caller(const struct spi_call *call, const Core_
     error_set(err, ERR_ARGUMENT_MISSING, "the caller is missing");
     return NULL;
   }
-  const struct policy_context *context =
-      policy_context_find(call->spi->options.policy, lifecycle_instance_module_id(call->instance), reference,
-                          strlen(reference), err);
+  const struct policy_context *context = policy_context_find(
+      call->spi->options.policy, lifecycle_instance_module_id(call->instance), reference, strlen(reference), err);
   if (context && full && (!full->subject || !str_equal(full->subject->user_email, context->user_email))) {
     error_set(err, ERR_AUTH_CONTEXT_EXPIRED, NULL);
     return NULL;

@@ -1,6 +1,6 @@
-/* spi.h: the core's SPI as modules call it (SPI-*): identity, allow-list, translation; no logic of its own. Every method is a row of
- * methods.def: which family it belongs to, in which phases of the module's lifecycle it may be called. A call that no row allows
- * never reaches a room. One thread: the core thread. */
+/* spi.h: the core's SPI as modules call it (SPI-*): identity, allow-list, translation; no logic of its own. Every
+ * method is a row of methods.def: which family it belongs to, in which phases of the module's lifecycle it may be
+ * called. A call that no row allows never reaches a room. One thread: the core thread. */
 #ifndef GATEHOUSE_CORE_SPI_H
 #define GATEHOUSE_CORE_SPI_H
 

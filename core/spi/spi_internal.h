@@ -20,7 +20,8 @@ struct spi {
   struct catalog_watch *catalog_watch;
 };
 
-/* One call that passed the allow-list. request is unpacked and freed after the handler returns. Borrowed for the handler. */
+/* One call that passed the allow-list. request is unpacked and freed after the handler returns. Borrowed for the
+ * handler. */
 struct spi_call {
   struct spi *spi;
   struct core_rpc_call *call;
@@ -44,8 +45,8 @@ void spi_reply(struct core_rpc_call *call, const ProtobufCMessage *message);
 /* Packs and queues one message of a stream. */
 bool spi_send(struct core_rpc_call *call, const ProtobufCMessage *message);
 
-/* The caller of a request (SPI-3): by its reference, bound to the module. A full context is looked up by the reference in it and
- * must agree with what is kept. NULL: ERR_AUTH_CONTEXT_EXPIRED, or ERR_ARGUMENT_MISSING. */
+/* The caller of a request (SPI-3): by its reference, bound to the module. A full context is looked up by the reference
+ * in it and must agree with what is kept. NULL: ERR_AUTH_CONTEXT_EXPIRED, or ERR_ARGUMENT_MISSING. */
 const struct policy_context *spi_caller(const struct spi_call *call, const Core__Common__V1__CallerContext *caller,
                                         struct error *err);
 /* The same, answering the error itself. */
