@@ -24,9 +24,8 @@
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
 
-#define LEAVING_MS                                                                                                     \
-  1000 /* from the end of the control channel to the end of the core, which closes it on its way out                   \
-        */
+/* From the end of the control channel to the end of the core, which closes it on its way out. */
+#define LEAVING_MS 1000
 #define PIPE_READ_BYTES 16384
 #define PIPE_READS_MAX 8 /* in one turn of the loop, so that a talkative child starves nobody */
 

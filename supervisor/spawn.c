@@ -14,6 +14,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address))
+#endif
 
 #define STACK_BYTES (64 * 1024)
 static char stack[STACK_BYTES] __attribute__((aligned(64)));
@@ -133,6 +138,7 @@ bool spawn_run(struct spawn_image *image, uint64_t generation, struct spawn_resu
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, &before);
   int pidfd = -1;
+  ASAN_UNPOISON_MEMORY_REGION(stack, STACK_BYTES); /* the last child left its frames by exec, never by return */
   pid_t pid = clone(run_child, stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &task, &pidfd);
   int clone_error = errno;
   sigprocmask(SIG_SETMASK, &before, NULL);
