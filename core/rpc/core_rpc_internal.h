@@ -168,11 +168,12 @@ struct core_rpc_listener {
   int fd, lock_fd;
   struct event *accept_event, *pause_event; /* I/O thread */
   bool closing;                             /* no longer accepting */
+  bool disconnecting;                       /* … and its connections are ended */
   bool owned;                               /* the handle is still out */
   /* The HTTP twin's: takes a connection on the I/O thread instead of gRPC; ends all of them (also without that thread).
    */
   void (*take)(struct core_rpc_listener *listener, int fd, const struct core_rpc_peer *identity);
-  void (*end)(struct core_rpc_listener *listener);
+  void (*end)(struct core_rpc_listener *listener, bool at_once);
   void (*free_taker)(struct core_rpc_listener *listener); /* any thread, last of all */
   void *taker;
   struct peer_entry *peers;

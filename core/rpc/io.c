@@ -8,6 +8,8 @@
 #include "core/rpc/core_rpc_internal.h"
 #include "sdk/base/check.h"
 
+enum { LAST_WRITES_MS = 10 }; /* for replies that were queued just before the end */
+
 static void io_wake(void *argument) {
   const struct io_thread *io = argument;
   const uint64_t one = 1;
@@ -43,7 +45,8 @@ void io_thread_start(struct io_thread *io) {
 
 static void io_end(void *argument) {
   struct io_thread *io = argument;
-  event_base_loopbreak(io->base);
+  const struct timeval linger = {.tv_usec = LAST_WRITES_MS * 1000};
+  event_base_loopexit(io->base, &linger);
 }
 
 void io_thread_stop(struct io_thread *io) {

@@ -96,10 +96,9 @@ static void listener_attach_on_io(void *argument) {
 }
 
 /* Also called when the I/O thread has ended. */
-static void listener_detach(struct core_rpc_listener *listener) {
+static void listener_detach(struct core_rpc_listener *listener, bool end_at_once) {
   if (listener->end != NULL)
-    listener->end(listener);
-  listener->end = NULL;
+    listener->end(listener, end_at_once);
   if (listener->accept_event != NULL)
     event_free(BASE_TAKE(listener->accept_event));
   if (listener->pause_event != NULL)
@@ -178,7 +177,7 @@ static void listener_free(struct core_rpc_listener *listener) {
     listener->loop->listeners = listener->next;
   if (listener->next != NULL)
     listener->next->previous = listener->previous;
-  listener_detach(listener);
+  listener_detach(listener, true);
   if (listener->free_taker != NULL)
     listener->free_taker(listener);
   base_free(listener->path);
@@ -239,7 +238,7 @@ static void listener_detached(void *argument) {
 
 static void listener_detach_on_io(void *argument) {
   struct core_rpc_listener *listener = argument;
-  listener_detach(listener);
+  listener_detach(listener, listener->disconnecting);
   (void)core_rpc_post(listener->loop, listener_detached, listener); /* false: listeners_free_all is to come */
 }
 
@@ -261,6 +260,7 @@ void core_rpc_listener_close(struct core_rpc_listener **listener_handle, bool co
   if (connections_too)
     for (struct peer_entry *entry = listener->peers; entry != NULL; entry = entry->next)
       peer_disconnect(entry);
+  listener->disconnecting = connections_too;
   listener_close(listener);
   listener->owned = false;
   listener_release(listener);

@@ -9,12 +9,13 @@
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 
-enum { SWEEP_MS = 250, CONNECTIONS_MAX = 256 };
+enum { SWEEP_MS = 250, CONNECTIONS_MAX = 256, DRAIN_MAX_MS = 600000 };
 
 struct twin_listener {
   struct twin_connection *connections;
   unsigned count;
   struct event *sweep;
+  bool ending;
 };
 
 /* ---- the core thread's part of a connection ---- */
@@ -44,6 +45,8 @@ static void connection_end(struct twin_connection *connection) {
   if (connection->next != NULL)
     connection->next->previous = connection->previous;
   twin->count--;
+  if (twin->ending && twin->connections == NULL && twin->sweep != NULL)
+    event_free(BASE_TAKE(twin->sweep));
   if (!core_rpc_post(listener->loop, connection_close_on_core, connection))
     base_free(connection); /* the loop has ended; its freeing closes the channels */
 }
@@ -126,14 +129,20 @@ static void twin_take(struct core_rpc_listener *listener, int fd, const struct c
 /* ---- life ---- */
 
 /* The listener closes, or everything ends. Connections with running calls free themselves when those are finished. */
-static void twin_end(struct core_rpc_listener *listener) {
+static void twin_end(struct core_rpc_listener *listener, bool at_once) {
   struct twin_listener *twin = listener->taker;
+  twin->ending = true;
   for (struct twin_connection *connection = twin->connections, *next; connection != NULL; connection = next) {
     next = connection->next;
-    if (connection->server != NULL)
+    if (connection->server == NULL)
+      continue;
+    if (at_once)
       connection_shut(connection);
+    else
+      http_server_drain(connection->server, DRAIN_MAX_MS, NULL,
+                        NULL); /* the loop's grace time ends its calls earlier */
   }
-  if (twin->sweep != NULL)
+  if (twin->sweep != NULL && twin->connections == NULL)
     event_free(BASE_TAKE(twin->sweep));
 }
 
