@@ -90,7 +90,8 @@ bool policy_rate_take(struct policy *policy, const char *key, uint32_t rate_per_
   if (bucket == NULL)
     return refuse(1000, retry_after_ms, err);
   int64_t level = bucket_level(bucket, now_us);
-  if (bucket->capacity != capacity || bucket->rate_per_minute != rate_per_minute) { /* a changed limit counts from now */
+  if (bucket->capacity != capacity ||
+      bucket->rate_per_minute != rate_per_minute) { /* a changed limit counts from now */
     bucket->units = level = level < capacity ? level : capacity;
     bucket->updated_us = now_us;
     bucket->capacity = capacity;
