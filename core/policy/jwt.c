@@ -11,31 +11,15 @@
  *  7. it says who it is for (sub, else email, else user.email), and its scopes claim can be read completely.
  * Why it was refused is nobody's business: the answer is always the same. */
 #include <math.h>
-#include <openssl/crypto.h>
-#include <openssl/hmac.h>
 #include <string.h>
 #include <strings.h>
 
+#include "core/policy/jwt_internal.h"
 #include "core/policy/policy_internal.h"
 #include "sdk/base/json.h"
-#include "sdk/base/secret.h"
 
 #define JWT_DEPTH_MAX 16
 #define JWT_TIME_MAX 253402300799.0 /* the end of the year 9999 */
-#define JWT_KEY_MIN_BYTES 32
-
-struct jwt_algorithm {
-  const char *name;
-  bool (*load)(struct jwt_key *key, const void *data, size_t length);
-  bool (*verify)(const struct jwt_key *key, const void *data, size_t length, const uint8_t *signature,
-                 size_t signature_length);
-};
-
-struct jwt_key {
-  char *kid; /* NULL: none */
-  const struct jwt_algorithm *algorithm;
-  struct secret *secret;
-};
 
 struct jwt_verifier {
   struct jwt_key *keys;
@@ -44,45 +28,11 @@ struct jwt_verifier {
   char *audience;
 };
 
-/* ---- Algorithms ---- */
-
-static bool hs256_load(struct jwt_key *key, const void *data, size_t length) {
-  if (length < JWT_KEY_MIN_BYTES) /* RFC 7518, 3.2 */
-    return false;
-  key->secret = secret_create(data, length);
-  return true;
-}
-
-static bool hs256_verify(const struct jwt_key *key, const void *data, size_t length, const uint8_t *signature,
-                         size_t signature_length) {
-  uint8_t expected[EVP_MAX_MD_SIZE];
-  unsigned expected_length = 0;
-  if (HMAC(EVP_sha256(), secret_reveal(key->secret), (int)secret_length(key->secret), data, length, expected,
-           &expected_length) == NULL)
-    return false;
-  bool equal = signature_length == expected_length && CRYPTO_memcmp(signature, expected, expected_length) == 0;
-  OPENSSL_cleanse(expected, sizeof(expected));
-  return equal;
-}
-
-static const struct jwt_algorithm jwt_algorithms[] = {
-#define JWT_ALGORITHM(name, load, verify) {name, load, verify},
-#include "core/policy/jwt_algorithms.def"
-#undef JWT_ALGORITHM
-};
-
-static const struct jwt_algorithm *algorithm_find(const char *name) {
-  for (size_t i = 0; i < sizeof(jwt_algorithms) / sizeof(jwt_algorithms[0]); i++)
-    if (str_equal(jwt_algorithms[i].name, name))
-      return &jwt_algorithms[i];
-  return NULL;
-}
-
 /* ---- Keys ---- */
 
 static bool key_load(struct jwt_verifier *verifier, const struct policy_jwt_key *source, struct error *err) {
   struct jwt_key *key = &verifier->keys[verifier->key_count];
-  key->algorithm = algorithm_find(source->algorithm);
+  key->algorithm = jwt_algorithm_find(source->algorithm);
   if (key->algorithm == NULL)
     return error_set(err, ERR_CONFIG_VALUE, "JWT key %zu: unknown algorithm.", verifier->key_count + 1);
   if (source->kid != NULL && !policy_name_valid(source->kid))
@@ -120,10 +70,8 @@ void jwt_verifier_free(struct jwt_verifier **verifier) {
   struct jwt_verifier *gone = BASE_TAKE(*verifier);
   if (gone == NULL)
     return;
-  for (size_t i = 0; i < gone->key_count; i++) {
-    base_free(gone->keys[i].kid);
-    secret_free(&gone->keys[i].secret);
-  }
+  for (size_t i = 0; i < gone->key_count; i++)
+    jwt_key_clear(&gone->keys[i]);
   base_free(gone->keys);
   base_free(gone->issuer);
   base_free(gone->audience);

@@ -1,4 +1,7 @@
 /* jwt_test.c: SPI-19: what a JWT must be, one attack a row; then the same through policy_resolve. */
+#include <openssl/ecdsa.h>
+#include <openssl/pem.h>
+
 #include "core/policy/policy_test_support.h"
 
 #define HEAD "{\"alg\":\"HS256\",\"typ\":\"JWT\"}"
@@ -237,6 +240,108 @@ START_TEST(spi19_weak_or_ambiguous_keys_stop_the_start) {
 }
 END_TEST
 
+struct pair {
+  const char *algorithm;
+  const char *type;
+  const char *detail; /* curve, or NULL */
+  size_t bits;
+};
+
+static EVP_PKEY *pair_make(const struct pair *pair) {
+  if (pair->bits > 0)
+    return EVP_PKEY_Q_keygen(NULL, NULL, pair->type, pair->bits);
+  return pair->detail != NULL ? EVP_PKEY_Q_keygen(NULL, NULL, pair->type, pair->detail)
+                              : EVP_PKEY_Q_keygen(NULL, NULL, pair->type);
+}
+
+static char *pair_pem(EVP_PKEY *pair) {
+  BIO *target = BIO_new(BIO_s_mem());
+  char *data;
+  ck_assert_int_eq(PEM_write_bio_PUBKEY(target, pair), 1);
+  long length = BIO_get_mem_data(target, &data);
+  char *pem = base_strndup(data, (size_t)length);
+  BIO_free(target);
+  return pem;
+}
+
+static char *pair_sign(EVP_PKEY *pair, const char *algorithm) {
+  char *head = base_asprintf("{\"alg\":\"%s\"}", algorithm);
+  char *draft = jwt_mint(head, GOOD, JWT_KEY);
+  *strrchr(draft, '.') = '\0';
+  uint8_t signature[512], raw[64];
+  const uint8_t *bytes = signature;
+  size_t length = sizeof(signature);
+  EVP_MD_CTX *context = EVP_MD_CTX_new();
+  const EVP_MD *digest = strcmp(algorithm, "EdDSA") == 0 ? NULL : EVP_sha256();
+  ck_assert_int_eq(EVP_DigestSignInit(context, NULL, digest, NULL, pair), 1);
+  ck_assert_int_eq(EVP_DigestSign(context, signature, &length, (const uint8_t *)draft, strlen(draft)), 1);
+  EVP_MD_CTX_free(context);
+  if (strcmp(algorithm, "ES256") == 0) {
+    const uint8_t *der = signature;
+    ECDSA_SIG *two = d2i_ECDSA_SIG(NULL, &der, (long)length);
+    ck_assert_ptr_nonnull(two);
+    BN_bn2binpad(ECDSA_SIG_get0_r(two), raw, 32);
+    BN_bn2binpad(ECDSA_SIG_get0_s(two), raw + 32, 32);
+    ECDSA_SIG_free(two);
+    bytes = raw;
+    length = sizeof(raw);
+  }
+  char *last = str_base64url_encode(bytes, length);
+  char *token = base_asprintf("%s.%s", draft, last);
+  base_free(head);
+  base_free(draft);
+  base_free(last);
+  return token;
+}
+
+static const struct pair pairs[] = {
+    {"RS256", "RSA", NULL, 2048}, {"ES256", "EC", "P-256", 0}, {"EdDSA", "ED25519", NULL, 0}};
+
+START_TEST(spi19_key_pairs_verify_and_a_public_key_is_no_shared_key) {
+  for (size_t i = 0; i < COUNT(pairs); i++) {
+    EVP_PKEY *pair = pair_make(&pairs[i]), *stranger = pair_make(&pairs[i]);
+    ck_assert(pair != NULL && stranger != NULL);
+    char *pem = pair_pem(pair);
+    const struct policy_jwt_key key = {NULL, pairs[i].algorithm, pem, strlen(pem)};
+    struct jwt_verifier *with = verifier(&(struct policy_options){.jwt_keys = &key, .jwt_key_count = 1});
+    char *good = pair_sign(pair, pairs[i].algorithm), *forged = pair_sign(stranger, pairs[i].algorithm);
+    char *confused = jwt_mint("{\"alg\":\"HS256\"}", GOOD, pem); /* the public key as an HMAC key */
+    ck_assert_msg(verifies(with, good, strlen(good)), "%s", pairs[i].algorithm);
+    ck_assert_msg(!verifies(with, forged, strlen(forged)), "%s", pairs[i].algorithm);
+    ck_assert_msg(!verifies(with, confused, strlen(confused)), "%s", pairs[i].algorithm);
+    ck_assert(!verifies(with, good, strlen(good) - 2));
+    jwt_verifier_free(&with);
+    for (size_t k = 0; k < COUNT(pairs) + 1; k++) { /* a key of one type for another algorithm */
+      const struct policy_jwt_key wrong = {NULL, k < COUNT(pairs) ? pairs[k].algorithm : "HS256", pem, strlen(pem)};
+      if (k != i)
+        ck_assert_ptr_null(jwt_verifier_create(&(struct policy_options){.jwt_keys = &wrong, .jwt_key_count = 1}, NULL));
+    }
+    base_free(good);
+    base_free(forged);
+    base_free(confused);
+    base_free(pem);
+    EVP_PKEY_free(pair);
+    EVP_PKEY_free(stranger);
+  }
+}
+END_TEST
+
+START_TEST(spi19_weak_key_pairs_stop_the_start) {
+  static const struct pair weak[] = {
+      {"RS256", "RSA", NULL, 1024}, {"ES256", "EC", "P-384", 0}, {"EdDSA", "X25519", NULL, 0}};
+  for (size_t i = 0; i < COUNT(weak); i++) {
+    EVP_PKEY *pair = pair_make(&weak[i]);
+    char *pem = pair_pem(pair);
+    const struct policy_jwt_key key = {NULL, weak[i].algorithm, pem, strlen(pem)};
+    struct error err = {0};
+    ck_assert_ptr_null(jwt_verifier_create(&(struct policy_options){.jwt_keys = &key, .jwt_key_count = 1}, &err));
+    ck_assert(error_is(&err, ERR_CONFIG_VALUE));
+    base_free(pem);
+    EVP_PKEY_free(pair);
+  }
+}
+END_TEST
+
 static char *bearer(const char *payload) {
   char *token = jwt_mint(HEAD, payload, JWT_KEY);
   char *header = base_asprintf("Bearer %s", token);
@@ -312,5 +417,6 @@ END_TEST
 TEST_MAIN("core.policy.jwt", spi19_only_a_strict_jwt_is_accepted, spi19_a_changed_cut_or_reshaped_token_is_refused,
           spi19_a_token_beyond_8_kib_is_refused, spi19_deep_nesting_is_refused,
           spi19_issuer_and_audience_count_when_configured, spi19_keys_are_chosen_by_kid_alone,
-          spi19_weak_or_ambiguous_keys_stop_the_start, spi19_a_jwt_caller_has_the_roles_and_teams_of_its_record,
+          spi19_weak_or_ambiguous_keys_stop_the_start, spi19_key_pairs_verify_and_a_public_key_is_no_shared_key,
+          spi19_weak_key_pairs_stop_the_start, spi19_a_jwt_caller_has_the_roles_and_teams_of_its_record,
           spi19_a_revoked_jwt_is_refused_at_once, spi3_a_jwt_context_ends_with_the_token)

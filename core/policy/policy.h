@@ -48,8 +48,8 @@ struct policy_clock {
 /* A key that JWTs may be signed with. The algorithm belongs to the key, never to the token (no algorithm confusion). */
 struct policy_jwt_key {
   const char *kid;       /* NULL: for tokens without kid; then it must be the only key */
-  const char *algorithm; /* "HS256" */
-  const void *key;       /* HS256: at least 32 bytes */
+  const char *algorithm; /* "HS256", "RS256", "ES256" or "EdDSA" */
+  const void *key; /* HS256: at least 32 bytes. Else the public key in PEM; RSA of at least 2048 bits, P-256, Ed25519 */
   size_t key_length;
 };
 

@@ -117,7 +117,6 @@ json_t *scope_to_json(const struct policy_scope *scope);
 
 /* ---- JWT (SPI-19) ---- */
 
-struct jwt_key;
 struct jwt_verifier; /* keys, issuer, audience */
 
 /* NULL with ERR_CONFIG_VALUE. */
