@@ -217,8 +217,9 @@ enum policy_auth_method { /* numbered as core.common.v1.AuthMethod */
                           POLICY_AUTH_MUTUAL_TLS = 4,
 };
 
-/* An authenticated caller. Read only; a trace belongs to a request and is not part of it. Valid until the next call of
- * policy_resolve or of a function that changes policy, unless held. */
+/* An authenticated caller. Read only; a trace belongs to a request and is not part of it. Unless held, valid until the
+ * next call of policy_resolve, policy_context_find or a function that changes policy. teams of kind NULL lift the team
+ * filter only where is_admin says so too; let policy_can_see decide. */
 struct policy_context {
   const char *reference;  /* opaque, POLICY_REFERENCE_LENGTH characters */
   const char *module_id;  /* the only module that may use it */
