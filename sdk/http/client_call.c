@@ -1,0 +1,321 @@
+/* client_call.c: one call from start to end: the answer as libcurl hands it over, its limits, its deadlines, the
+ * redirects, and the one place where it ends with on_done. */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "sdk/http/client_internal.h"
+
+/* libcurl's result → our code; everything else is a broken protocol. */
+static const struct {
+  CURLcode curl;
+  enum error_code code;
+} results[] = {
+    {CURLE_URL_MALFORMAT, ERR_HTTP_URL_INVALID},
+    {CURLE_UNSUPPORTED_PROTOCOL, ERR_HTTP_URL_INVALID},
+    {CURLE_COULDNT_RESOLVE_HOST, ERR_HTTP_UPSTREAM_CONNECT},
+    {CURLE_COULDNT_CONNECT, ERR_HTTP_UPSTREAM_CONNECT},
+    {CURLE_INTERFACE_FAILED, ERR_HTTP_UPSTREAM_CONNECT},
+    {CURLE_OPERATION_TIMEDOUT, ERR_HTTP_UPSTREAM_TIMEOUT},
+    {CURLE_SSL_CONNECT_ERROR, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_PEER_FAILED_VERIFICATION, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_SSL_CERTPROBLEM, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_SSL_CIPHER, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_SSL_CACERT_BADFILE, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_SSL_ISSUER_ERROR, ERR_HTTP_UPSTREAM_TLS},
+    {CURLE_OUT_OF_MEMORY, ERR_INTERNAL},
+};
+
+/* ---- timers ---- */
+
+static void upstream_error(struct error *error, enum error_code code) {
+  error_set(error, code, NULL);
+  if (error->category == ERROR_CATEGORY_UPSTREAM_ERROR)
+    error->origin = ERROR_ORIGIN_UPSTREAM;
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *context) {
+  struct http_call *call = context;
+  (void)fd, (void)what;
+  struct error error;
+  upstream_error(&error, ERR_HTTP_UPSTREAM_TIMEOUT);
+  call_fail(call, &error);
+}
+
+static void arm(struct event *timer, int64_t wait_ms) {
+  struct timeval timeout = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+  event_add(timer, &timeout);
+}
+
+void call_timers_start(struct http_call *call) {
+  call->deadline = evtimer_new(call->client->base, on_deadline, call);
+  BASE_CHECK(call->deadline != NULL);
+  arm(call->deadline, call->request.timeout_ms);
+  if (call->request.idle_timeout_ms > 0) {
+    call->idle = evtimer_new(call->client->base, on_deadline, call);
+    BASE_CHECK(call->idle != NULL);
+  }
+  call_arm_idle(call);
+}
+
+void call_arm_idle(struct http_call *call) {
+  if (call->idle == NULL)
+    return;
+  if (call->paused)
+    event_del(call->idle);
+  else
+    arm(call->idle, call->request.idle_timeout_ms);
+}
+
+/* ---- what libcurl asks and tells; nothing here may call libcurl's multi interface ---- */
+
+curl_socket_t call_on_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address) {
+  struct http_call *call = context;
+  (void)purpose;
+  if (!http_egress_check_address(call->client->egress, &call->parsed, &address->addr, NULL)) {
+    call->blocked = true;
+    return CURL_SOCKET_BAD;
+  }
+  return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+}
+
+static void push_header(struct http_call *call, const char *line, size_t length) {
+  struct http_client_response *response = &call->response;
+  const char *colon = memchr(line, ':', length);
+  if (colon == NULL)
+    return;
+  const char *value = colon + 1;
+  const char *end = line + length;
+  while (value < end && (*value == ' ' || *value == '\t'))
+    value++;
+  while (end > value && (end[-1] == ' ' || end[-1] == '\t'))
+    end--;
+  if (response->header_count == call->reply_header_capacity) {
+    size_t bigger = call->reply_header_capacity == 0 ? 16 : call->reply_header_capacity * 2;
+    struct http_header *grown = arena_alloc(call->reply_arena, bigger * sizeof(*grown));
+    if (response->header_count > 0)
+      memcpy(grown, call->reply_headers, response->header_count * sizeof(*grown));
+    call->reply_headers = grown;
+    call->reply_header_capacity = bigger;
+  }
+  call->reply_headers[response->header_count++] =
+      (struct http_header){arena_memdup(call->reply_arena, line, (size_t)(colon - line)),
+                           arena_memdup(call->reply_arena, value, (size_t)(end - value))};
+  response->headers = call->reply_headers;
+}
+
+static void forget_headers(struct http_call *call) {
+  arena_reset(call->reply_arena);
+  call->reply_headers = NULL;
+  call->reply_header_capacity = 0;
+  call->response.headers = NULL;
+  call->response.header_count = 0;
+}
+
+static bool is_redirect(const struct http_client_response *response) {
+  int status = response->status;
+  bool kind = status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+  return kind && http_client_response_header(response, "location") != NULL;
+}
+
+static void headers_complete(struct http_call *call) {
+  long status = 0;
+  curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+  if (status < 200)
+    return; /* interim */
+  call->headers_done = true;
+  call->response.status = (int)status;
+  call->redirecting = call->request.redirects_max > 0 && is_redirect(&call->response);
+  if (!call->redirecting && call->request.on_headers != NULL)
+    call->request.on_headers(call->request.context, call, &call->response);
+}
+
+size_t call_on_header(char *data, size_t size, size_t count, void *context) {
+  struct http_call *call = context;
+  size_t length = size * count;
+  if (call->cancelled)
+    return 0;
+  call_arm_idle(call);
+  call->header_bytes += length;
+  if (call->header_bytes > call->request.response_header_bytes_max) {
+    call->too_large = true;
+    return 0;
+  }
+  if (call->headers_done)
+    return length; /* trailers */
+  size_t text = length;
+  while (text > 0 && (data[text - 1] == '\r' || data[text - 1] == '\n'))
+    text--;
+  if (text == 0)
+    headers_complete(call);
+  else if (text >= 5 && memcmp(data, "HTTP/", 5) == 0)
+    forget_headers(call);
+  else
+    push_header(call, data, text);
+  return call->cancelled ? 0 : length;
+}
+
+size_t call_on_data(char *data, size_t size, size_t count, void *context) {
+  struct http_call *call = context;
+  size_t length = size * count;
+  if (call->cancelled)
+    return 0;
+  if (call->paused) {
+    call->curl_paused = true;
+    return CURL_WRITEFUNC_PAUSE;
+  }
+  call_arm_idle(call);
+  if (call->request.response_bytes_max != SIZE_MAX && length > call->request.response_bytes_max - call->body_bytes) {
+    call->too_large = true;
+    return 0;
+  }
+  call->body_bytes += call->request.response_bytes_max != SIZE_MAX ? length : 0;
+  if (call->redirecting)
+    return length;
+  if (call->request.on_data == NULL)
+    buf_append(&call->body, data, length);
+  else if (length > 0)
+    call->request.on_data(call->request.context, call, data, length);
+  return call->cancelled ? 0 : length;
+}
+
+/* ---- the end ---- */
+
+static void leave_multi(struct http_call *call) {
+  if (call->added)
+    curl_multi_remove_handle(call->client->multi, call->easy);
+  call->added = false;
+}
+
+void call_free(struct http_call *call) {
+  BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
+  struct http_client *client = call->client;
+  leave_multi(call);
+  if (call->easy != NULL)
+    client_easy_give(client, call->easy);
+  TAILQ_REMOVE(&client->calls, call, link);
+  client->call_count--;
+  if (call->deadline != NULL)
+    event_free(call->deadline);
+  if (call->idle != NULL)
+    event_free(call->idle);
+  curl_slist_free_all(call->fields);
+  http_url_clear(&call->parsed);
+  base_free(call->url);
+  if (call->request_body.data != NULL) /* may hold a credential */
+    explicit_bzero(call->request_body.data, call->request_body.length);
+  buf_free(&call->request_body);
+  buf_free(&call->body);
+  arena_free(&call->reply_arena);
+  arena_free(&call->arena);
+  call->magic = 0;
+  base_free(call);
+}
+
+static void finish(struct http_call *call, const struct error *error) {
+  leave_multi(call);
+  event_del(call->deadline);
+  if (call->idle != NULL)
+    event_del(call->idle);
+  call->response.url = call->url;
+  call->response.body = &call->body;
+  if (call->body.data == NULL)
+    buf_append(&call->body, "", 0);
+  call->request.on_done(call->request.context, call, &call->response, error);
+  call_free(call);
+}
+
+void call_fail(struct http_call *call, const struct error *error) {
+  finish(call, error);
+}
+
+static void translate(struct http_call *call, CURLcode code, struct error *error) {
+  enum error_code ours = ERR_HTTP_UPSTREAM_PROTOCOL;
+  for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++)
+    if (results[i].curl == code)
+      ours = results[i].code;
+  if (call->too_large)
+    ours = ERR_HTTP_UPSTREAM_TOO_LARGE;
+  else if (call->blocked && ours == ERR_HTTP_UPSTREAM_CONNECT)
+    ours = ERR_HTTP_URL_BLOCKED;
+  upstream_error(error, ours);
+  log_event(LOG_WARN, "http", "upstream call failed", LOG_TEXT("host", call->parsed.host),
+            LOG_TEXT("code", error->code), LOG_TEXT("detail", call->error_text));
+}
+
+/* The next hop; false: the call is over with *error. */
+static bool follow(struct http_call *call, struct error *error) {
+  if (call->response.redirects >= call->request.redirects_max) {
+    upstream_error(error, ERR_HTTP_UPSTREAM_REDIRECTS);
+    return false;
+  }
+  int status = call->response.status;
+  bool was_post = strcmp(call->request.method, "POST") == 0;
+  if (status == 303 || ((status == 301 || status == 302) && was_post))
+    call->body_dropped = true;
+  char *target = http_url_resolve(call->url, http_client_response_header(&call->response, "location"), error);
+  if (target == NULL || !setup_set_url(call, target, error))
+    return false;
+  call->response.redirects++;
+  call->response.status = 0;
+  call->headers_done = call->redirecting = false;
+  call->body_bytes = call->header_bytes = 0;
+  forget_headers(call);
+  leave_multi(call);
+  if (!setup_easy(call) || !client_add(call))
+    return error_set(error, ERR_INTERNAL, NULL);
+  return true;
+}
+
+void call_completed(struct http_call *call, CURLcode code) {
+  leave_multi(call);
+  if (call->cancelled) {
+    call_free(call);
+    return;
+  }
+  struct error error;
+  if (code != CURLE_OK) {
+    translate(call, code, &error);
+    finish(call, &error);
+  } else if (!call->redirecting) {
+    finish(call, NULL);
+  } else if (!follow(call, &error)) {
+    finish(call, &error);
+  }
+}
+
+const char *http_client_response_header(const struct http_client_response *response, const char *name) {
+  for (size_t i = 0; i < response->header_count; i++)
+    if (strcasecmp(response->headers[i].name, name) == 0)
+      return response->headers[i].value;
+  return NULL;
+}
+
+void http_call_cancel(struct http_call *call) {
+  BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
+  if (call->client->inside == 0) {
+    call_free(call);
+    return;
+  }
+  call->cancelled = true;
+  client_kick_soon(call->client);
+}
+
+void http_call_pause(struct http_call *call) {
+  BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
+  BASE_CHECK(call->request.on_data != NULL);
+  call->paused = true;
+  call_arm_idle(call);
+}
+
+void http_call_resume(struct http_call *call) {
+  BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
+  if (!call->paused)
+    return;
+  call->paused = false;
+  call_arm_idle(call);
+  if (call->curl_paused)
+    client_kick_soon(call->client);
+}
