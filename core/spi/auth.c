@@ -59,7 +59,7 @@ void spi_auth_resolve_caller(const struct spi_call *call) {
   out.reference = spi_text(context->reference);
   response.context = &out;
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_auth_check_permission(const struct spi_call *call) {
@@ -73,7 +73,7 @@ void spi_auth_check_permission(const struct spi_call *call) {
   response.reason_code = spi_text(response.allowed ? "" : error_code_text(ERR_AUTH_PERMISSION_DENIED));
   spi_lease_fill(call->spi, context, &lease);
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_auth_check_catalog_access(const struct spi_call *call) {
@@ -99,7 +99,7 @@ void spi_auth_check_catalog_access(const struct spi_call *call) {
   spi_lease_fill(call->spi, context, &lease);
   response.record_id = spi_text(record->id);
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_auth_validate_session_binding(const struct spi_call *call) {
@@ -117,5 +117,5 @@ void spi_auth_validate_session_binding(const struct spi_call *call) {
   Core__Common__V1__Lease lease;
   spi_lease_fill(call->spi, context, &lease);
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }

@@ -73,7 +73,7 @@ void spi_catalog_list(const struct spi_call *call) {
     response.records = state.records;
     response.next_cursor = spi_text(next_cursor);
     response.lease = &lease;
-    spi_reply(call->call, &response.base);
+    core_rpc_call_reply_message(call->call, &response.base);
   } else {
     core_rpc_call_fail(call->call, &err);
   }
@@ -115,7 +115,7 @@ void spi_catalog_get(const struct spi_call *call) {
   spi_lease_fill(call->spi, context, &lease);
   response.record = &out;
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
   arena_free(&arena);
 }
 
@@ -206,13 +206,13 @@ void spi_catalog_answer_request(const struct spi_call *call) {
     return;
   }
   Core__Common__V1__AnswerRequestResponse response = CORE__COMMON__V1__ANSWER_REQUEST_RESPONSE__INIT;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 /* ---- the fast path ---- */
 
 static void prepared(void *arg, const Core__Spi__Catalog__V1__PrepareInvokeResponse *response) {
-  spi_reply(arg, &response->base);
+  core_rpc_call_reply_message(arg, &response->base);
 }
 
 void spi_catalog_prepare_invoke(const struct spi_call *call) {
@@ -243,6 +243,6 @@ void spi_catalog_report_invoke(const struct spi_call *call) {
   for (size_t i = 0; i < request->n_reports; i++)
     if (!dispatch_report(call->spi->options.dispatch, &caller, request->reports[i]))
       response.unknown_plan_ids[response.n_unknown_plan_ids++] = request->reports[i]->plan_id;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
   base_free(response.unknown_plan_ids);
 }

@@ -18,7 +18,7 @@ struct spi_watcher {
 };
 
 static void event_send(struct spi_watcher *watcher, Core__Spi__Catalog__V1__WatchEvent *event) {
-  if (!watcher->behind && !spi_send(watcher->call, &event->base))
+  if (!watcher->behind && !core_rpc_call_send_message(watcher->call, &event->base))
     watcher->behind = true;
 }
 

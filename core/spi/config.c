@@ -7,7 +7,7 @@ void spi_config_get(const struct spi_call *call) {
   Core__Spi__Config__V1__ModuleConfig response = CORE__SPI__CONFIG__V1__MODULE_CONFIG__INIT;
   response.config_json.data =
       (uint8_t *)(uintptr_t)lifecycle_instance_config(call->instance, &response.config_json.len, &response.revision);
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 /* No plugin engine yet, and the catalog refuses Plugin documents: no hook is active. */
@@ -16,5 +16,5 @@ void spi_plugin_describe_hooks(const struct spi_call *call) {
   Core__Common__V1__Lease lease;
   spi_lease_fill(call->spi, NULL, &lease);
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }

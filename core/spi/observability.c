@@ -7,7 +7,7 @@ void spi_observability_emit_logs(const struct spi_call *call) {
   Core__Spi__Observability__V1__EmitLogsResponse response = CORE__SPI__OBSERVABILITY__V1__EMIT_LOGS_RESPONSE__INIT;
   observe_logs_emit(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
                     (const void *)call->request);
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_observability_publish_metrics(const struct spi_call *call) {
@@ -15,7 +15,7 @@ void spi_observability_publish_metrics(const struct spi_call *call) {
       CORE__SPI__OBSERVABILITY__V1__PUBLISH_METRICS_RESPONSE__INIT;
   response.refused = observe_module_publish(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
                                             (const void *)call->request);
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_observability_emit_audit(const struct spi_call *call) {
@@ -34,5 +34,5 @@ void spi_observability_emit_audit(const struct spi_call *call) {
                              .details_json = spi_text_or_null((const char *)record->details_json.data),
                          });
   }
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }

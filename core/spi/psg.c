@@ -41,7 +41,7 @@ void spi_psg_get_node(const struct spi_call *call) {
   node.object_json.data = (uint8_t *)(uintptr_t)object;
   node.object_json.len = strlen(object);
   response.node = &node;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 /* ---- writes: answered when durable ---- */
@@ -54,7 +54,7 @@ static void put_done(void *arg, uint64_t revision, const char *event_id, const s
   }
   response.revision = revision;
   response.event_id = spi_text(event_id);
-  spi_reply(arg, &response.base);
+  core_rpc_call_reply_message(arg, &response.base);
 }
 
 #define EVENT_DONE(name, type, init)                                                                                   \
@@ -66,7 +66,7 @@ static void put_done(void *arg, uint64_t revision, const char *event_id, const s
       return;                                                                                                          \
     }                                                                                                                  \
     response.event_id = spi_text(event_id);                                                                            \
-    spi_reply(arg, &response.base);                                                                                    \
+    core_rpc_call_reply_message(arg, &response.base);                                                                  \
   }
 EVENT_DONE(delete_done, Core__Spi__Psg__V1__DeleteNodeResponse, CORE__SPI__PSG__V1__DELETE_NODE_RESPONSE__INIT)
 EVENT_DONE(add_edge_done, Core__Spi__Psg__V1__AddEdgeResponse, CORE__SPI__PSG__V1__ADD_EDGE_RESPONSE__INIT)
@@ -121,7 +121,7 @@ static void emit_done(void *arg, uint64_t sequence, const struct error *err) {
     return;
   }
   response.sequence = sequence;
-  spi_reply(arg, &response.base);
+  core_rpc_call_reply_message(arg, &response.base);
 }
 
 void spi_psg_emit_event(const struct spi_call *call) {
@@ -137,7 +137,7 @@ static void reply_or_fail(const struct spi_call *call, ProtobufCMessage *respons
     core_rpc_call_fail(call->call, err);
     return;
   }
-  spi_reply(call->call, response);
+  core_rpc_call_reply_message(call->call, response);
   protobuf_c_message_free_unpacked(response, NULL);
 }
 
@@ -170,5 +170,5 @@ void spi_psg_get_state_hash(const struct spi_call *call) {
   response.node_count = psg_node_count(call->spi->options.psg);
   response.edge_count = psg_edge_count(call->spi->options.psg);
   response.graph_id = spi_text(psg_graph_id(call->spi->options.psg));
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }

@@ -42,19 +42,19 @@ static void created(struct core_rpc_call *call, const struct session_record *rec
   Core__Spi__Session__V1__Session session;
   session_fill(record, &session);
   response.session = &session;
-  spi_reply(call, &response.base);
+  core_rpc_call_reply_message(call, &response.base);
 }
 
 static void touched(struct core_rpc_call *call, const struct session_record *record) {
   Core__Spi__Session__V1__TouchSessionResponse response = CORE__SPI__SESSION__V1__TOUCH_SESSION_RESPONSE__INIT;
   response.expires_at_ms = record->expires_at_ms;
-  spi_reply(call, &response.base);
+  core_rpc_call_reply_message(call, &response.base);
 }
 
 static void deleted(struct core_rpc_call *call, const struct session_record *record) {
   Core__Spi__Session__V1__DeleteSessionResponse response = CORE__SPI__SESSION__V1__DELETE_SESSION_RESPONSE__INIT;
   (void)record;
-  spi_reply(call, &response.base);
+  core_rpc_call_reply_message(call, &response.base);
 }
 
 void spi_session_create(const struct spi_call *call) {
@@ -101,7 +101,7 @@ void spi_session_get(const struct spi_call *call) {
   spi_lease_fill(call->spi, context, &lease);
   response.session = &session;
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_session_validate_owner(const struct spi_call *call) {
@@ -119,7 +119,7 @@ void spi_session_validate_owner(const struct spi_call *call) {
   Core__Common__V1__Lease lease;
   spi_lease_fill(call->spi, context, &lease);
   response.lease = &lease;
-  spi_reply(call->call, &response.base);
+  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 void spi_session_append_event(const struct spi_call *call) {
@@ -131,7 +131,7 @@ void spi_session_append_event(const struct spi_call *call) {
     return;
   if (session_event_append(call->spi->options.sessions, context, request->session_id, request->stream_id,
                            request->data.data, request->data.len, &response.event_id, &err))
-    spi_reply(call->call, &response.base);
+    core_rpc_call_reply_message(call->call, &response.base);
   else
     core_rpc_call_fail(call->call, &err);
 }
@@ -150,7 +150,7 @@ static bool replay_visit(void *arg, uint64_t event_id, const char *stream_id, co
   event.stream_id = spi_text(stream_id);
   event.data.data = (uint8_t *)(uintptr_t)data;
   event.data.len = length;
-  replay->refused = !spi_send(replay->call, &event.base);
+  replay->refused = !core_rpc_call_send_message(replay->call, &event.base);
   return !replay->refused;
 }
 

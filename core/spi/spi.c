@@ -38,6 +38,7 @@ static const struct spi_row rows[] = {
 #undef I
 #undef S
 #undef D
+#define REQUEST_ARENA_BYTES 16384
 #define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
 
 /* What a registered method points at: its row and its room. */
@@ -79,7 +80,8 @@ static void enter(struct core_rpc_call *rpc_call, void *user) {
   if (admitted) {
     size_t length;
     const uint8_t *data = core_rpc_call_request(rpc_call, &length);
-    request = protobuf_c_message_unpack(entry->row->request, NULL, length, data);
+    arena_reset(spi->arena);
+    request = core_rpc_unpack(entry->row->request, spi->arena, data, length);
     if (!request)
       error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
   }
@@ -89,7 +91,6 @@ static void enter(struct core_rpc_call *rpc_call, void *user) {
   if (request) {
     const struct spi_call call = {.spi = spi, .call = rpc_call, .instance = instance, .request = request};
     entry->row->handler(&call);
-    protobuf_c_message_free_unpacked(request, NULL);
   } else {
     core_rpc_call_fail(rpc_call, &err);
   }
@@ -109,6 +110,7 @@ struct spi *spi_create(const struct spi_options *options) {
   struct spi *spi = BASE_NEW(struct spi);
   spi->magic = SPI_MAGIC;
   spi->options = *options;
+  spi->arena = arena_create(REQUEST_ARENA_BYTES);
   LIST_INIT(&spi->watchers);
   for (size_t i = 0; i < ROW_COUNT; i++) {
     entries[i] = (struct spi_entry){.row = &rows[i], .spi = spi};
@@ -124,35 +126,12 @@ void spi_free(struct spi **holder) {
   if (!spi)
     return;
   spi_watchers_stop(spi);
+  arena_free(&spi->arena);
   spi->magic = 0;
   base_free(spi);
 }
 
 /* ---- for the handlers ---- */
-
-/* Answers are mostly small: they are packed on the stack. */
-#define PACK_STACK_BYTES 4096
-
-void spi_reply(struct core_rpc_call *call, const ProtobufCMessage *message) {
-  uint8_t stack[PACK_STACK_BYTES];
-  size_t length = protobuf_c_message_get_packed_size(message);
-  uint8_t *bytes = length <= sizeof(stack) ? stack : base_alloc(length);
-  protobuf_c_message_pack(message, bytes);
-  core_rpc_call_reply(call, bytes, length);
-  if (bytes != stack)
-    base_free(bytes);
-}
-
-bool spi_send(struct core_rpc_call *call, const ProtobufCMessage *message) {
-  uint8_t stack[PACK_STACK_BYTES];
-  size_t length = protobuf_c_message_get_packed_size(message);
-  uint8_t *bytes = length <= sizeof(stack) ? stack : base_alloc(length);
-  protobuf_c_message_pack(message, bytes);
-  bool sent = core_rpc_call_send(call, bytes, length);
-  if (bytes != stack)
-    base_free(bytes);
-  return sent;
-}
 
 const struct policy_context *spi_caller(const struct spi_call *call, const Core__Common__V1__CallerContext *caller,
                                         struct error *err) {

@@ -5,7 +5,9 @@
 #include <protobuf-c/protobuf-c.h>
 #include <sys/queue.h>
 
+#include "core/rpc/core_rpc_pbc.h"
 #include "core/spi/spi.h"
+#include "sdk/base/arena.h"
 #include "wire/pbc/core/common/v1/common.pb-c.h"
 
 #define SPI_MAGIC 0x53504943u
@@ -16,6 +18,7 @@ LIST_HEAD(spi_watcher_list, spi_watcher);
 struct spi {
   uint32_t magic;
   struct spi_options options;
+  struct arena *arena; /* of the request that is handled now */
   struct spi_watcher_list watchers;
   struct catalog_watch *catalog_watch;
 };
@@ -39,11 +42,6 @@ spi_handler spi_auth_resolve_caller, spi_auth_check_permission, spi_auth_check_c
     spi_observability_emit_logs, spi_observability_publish_metrics, spi_observability_emit_audit, spi_psg_get_node,
     spi_psg_put_node, spi_psg_delete_node, spi_psg_get_edges, spi_psg_add_edge, spi_psg_remove_edge, spi_psg_query,
     spi_psg_traverse, spi_psg_emit_event, spi_psg_get_state_hash;
-
-/* Packs and sends the answer. */
-void spi_reply(struct core_rpc_call *call, const ProtobufCMessage *message);
-/* Packs and queues one message of a stream. */
-bool spi_send(struct core_rpc_call *call, const ProtobufCMessage *message);
 
 /* The caller of a request (SPI-3): by its reference, bound to the module. A full context is looked up by the reference
  * in it and must agree with what is kept. NULL: ERR_AUTH_CONTEXT_EXPIRED, or ERR_ARGUMENT_MISSING. */

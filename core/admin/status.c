@@ -1,0 +1,87 @@
+/* status.c: StatusService and ModuleAdminService. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/admin/admin_internal.h"
+#include "sdk/base/buf.h"
+#include "wire/pbc/core/admin/v1/admin.pb-c.h"
+
+static char *copied(const char *text) {
+  char *copy = strdup(text);
+  if (!copy)
+    abort();
+  return copy;
+}
+
+void admin_get_status(const struct admin_call *call) {
+  const struct admin_options *options = &call->admin->options;
+  Core__Admin__V1__GetStatusResponse *response = calloc(1, sizeof(*response));
+  if (!response)
+    abort();
+  core__admin__v1__get_status_response__init(response);
+  lifecycle_status_fill(options->lifecycle, response);
+  response->version = copied(GATEHOUSE_VERSION);
+  response->store_backend = copied(options->store_backend);
+  response->catalog_revision = catalog_revision(options->catalog);
+  response->record_count = catalog_record_count(options->catalog);
+  response->event_sequence = store_last_seq(options->store);
+  core_rpc_call_reply_message(call->call, &response->base);
+  core__admin__v1__get_status_response__free_unpacked(response, NULL);
+}
+
+/* Numbers that other rooms keep are taken over when someone looks. */
+static void gauges_update(const struct admin_options *options) {
+  struct store_metrics store = {0};
+  store_metrics_get(options->store, &store);
+  const struct {
+    enum observe_metric metric;
+    double value;
+  } gauges[] = {
+      {OBSERVE_SESSIONS, (double)sessions_count(options->sessions)},
+      {OBSERVE_CATALOG_RECORDS, (double)catalog_record_count(options->catalog)},
+      {OBSERVE_CATALOG_REVISION, (double)catalog_revision(options->catalog)},
+      {OBSERVE_STORE_COMMITS, (double)store.commits},
+      {OBSERVE_STORE_EVENTS, (double)store.events},
+      {OBSERVE_STORE_QUEUE_BYTES, (double)store.queue_bytes},
+      {OBSERVE_GRAPH_NODES, (double)psg_node_count(options->psg)},
+      {OBSERVE_GRAPH_EDGES, (double)psg_edge_count(options->psg)},
+  };
+  for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++)
+    observe_gauge_set(options->observe, gauges[i].metric, NULL, gauges[i].value);
+}
+
+void admin_get_metrics(const struct admin_call *call) {
+  Core__Admin__V1__GetMetricsResponse response = CORE__ADMIN__V1__GET_METRICS_RESPONSE__INIT;
+  struct buf text = {0};
+  gauges_update(&call->admin->options);
+  observe_render(call->admin->options.observe, &text);
+  response.text = admin_text(text.data);
+  core_rpc_call_reply_message(call->call, &response.base);
+  buf_free(&text);
+}
+
+void admin_describe_module(const struct admin_call *call) {
+  const Core__Admin__V1__DescribeModuleRequest *request = (const void *)call->request;
+  struct error err = {0};
+  Core__Admin__V1__DescribeModuleResponse *response =
+      lifecycle_describe(call->admin->options.lifecycle, request->module_id, &err);
+  if (!response) {
+    core_rpc_call_fail(call->call, &err);
+    return;
+  }
+  core_rpc_call_reply_message(call->call, &response->base);
+  core__admin__v1__describe_module_response__free_unpacked(response, NULL);
+}
+
+void admin_restart_module(const struct admin_call *call) {
+  const Core__Admin__V1__RestartModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__RestartModuleResponse response = CORE__ADMIN__V1__RESTART_MODULE_RESPONSE__INIT;
+  struct error err = {0};
+  bool ok = lifecycle_restart(call->admin->options.lifecycle, request->module_id, request->drain_deadline_ms,
+                              &response.generation, &err);
+  admin_audit(call->admin, "module.restarted", request->module_id, ok ? NULL : &err);
+  if (ok)
+    core_rpc_call_reply_message(call->call, &response.base);
+  else
+    core_rpc_call_fail(call->call, &err);
+}
