@@ -21,27 +21,41 @@
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
 
-static bool make_owned(const char *path, mode_t mode, uid_t user, gid_t group, struct error *err) {
+/* By descriptor: a directory below one of a child's is in that child's hands. ours_only: a top directory, which an
+ * operator may have made, also as a symbolic link, and which is refused when it is somebody else's. */
+static bool give(int fd, const char *path, mode_t mode, uid_t user, gid_t group, bool ours_only, struct error *err) {
   struct stat status;
+  if (fstat(fd, &status) != 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "%s cannot be looked at: %s", path, strerrorname_np(errno));
+  if (ours_only && status.st_uid != user && status.st_uid != geteuid())
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY,
+                     "the directory %s belongs to user %u: give it to user %u or name another", path, status.st_uid,
+                     user);
+  if ((status.st_uid != user || status.st_gid != group) && geteuid() == 0 && fchown(fd, user, group) != 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be given away: %s", path,
+                     strerrorname_np(errno));
+  if ((status.st_mode & 07777) != mode && fchmod(fd, mode) != 0) /* after chown, which clears the group bit */
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the mode of %s cannot be set: %s", path, strerrorname_np(errno));
+  return true;
+}
+
+static bool make_owned(const char *path, mode_t mode, uid_t user, gid_t group, bool ours_only, struct error *err) {
   if (!io_make_directories(path, mode, NULL))
     return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be made: %s", path,
                      strerrorname_np(errno));
-  if (lstat(path, &status) != 0 || !S_ISDIR(status.st_mode))
-    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "%s is not a directory", path);
-  if (status.st_uid != user && status.st_uid != geteuid() && geteuid() != 0)
-    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s belongs to somebody else", path);
-  if ((status.st_uid != user || status.st_gid != group) && geteuid() == 0 && chown(path, user, group) != 0)
-    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be given away: %s", path,
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | (ours_only ? 0 : O_NOFOLLOW));
+  if (fd < 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "%s cannot be used as a directory: %s", path,
                      strerrorname_np(errno));
-  if (chmod(path, mode) != 0) /* after chown, which clears the group bit */
-    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the mode of %s cannot be set: %s", path, strerrorname_np(errno));
-  return true;
+  bool ok = give(fd, path, mode, user, group, ours_only, err);
+  close(fd);
+  return ok;
 }
 
 static bool make_below(const char *top, const char *below, const char *id, mode_t mode, uid_t user, gid_t group,
                        struct error *err) {
   char *path = base_asprintf("%s%s%s", top, below, id);
-  bool ok = make_owned(path, mode, user, group, err);
+  bool ok = make_owned(path, mode, user, group, false, err);
   base_free(path);
   return ok;
 }
@@ -77,11 +91,11 @@ uint64_t rundir_generation_next(struct supervisor *supervisor) {
 bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   const struct spawn_image *core = &supervisor->children[0].image;
-  if (!make_owned(config->run_dir, 0755, geteuid(), getegid(), err) || !lock(supervisor, err) ||
+  if (!make_owned(config->run_dir, 0755, geteuid(), getegid(), true, err) || !lock(supervisor, err) ||
       !make_below(config->run_dir, "/core", "", 0711, core->user, core->group, err) ||
       !make_below(config->run_dir, "/core/spi", "", 0711, core->user, core->group, err) ||
       !make_below(config->run_dir, "/modules", "", 0711, geteuid(), getegid(), err) ||
-      !make_owned(config->state_dir, 0700, core->user, core->group, err))
+      !make_owned(config->state_dir, 0700, core->user, core->group, true, err))
     return false;
   for (size_t i = 1; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];

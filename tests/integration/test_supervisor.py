@@ -204,6 +204,30 @@ def test_lif_14_a_module_runs_as_its_own_user():
         assert mode.st_uid == 65534 and mode.st_gid == os.getegid() and mode.st_mode & 0o7777 == 0o2750
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change users")
+def test_the_core_runs_as_its_own_user_and_owns_its_directories():
+    with Stack([module("web", "sleep", user="nobody"), module("own", "sleep")], core={"user": "nobody"}) as stack:
+        os.chmod(stack.directory, 0o755)
+        os.chmod(stack.directory / "core.sock", 0o666)
+        core = stack.core()
+        assert core.modules["web"]["uid"] == 65534 and core.modules["own"]["uid"] == 0
+        modes = {name: (os.stat(stack.directory / name).st_uid, oct(os.stat(stack.directory / name).st_mode & 0o7777))
+                 for name in ("run", "run/core", "run/core/spi", "run/core/gatehouse.yaml", "run/modules/web",
+                              "run/modules/own", "state")}
+        assert modes == {"run": (0, "0o755"), "run/core": (65534, "0o711"), "run/core/spi": (65534, "0o711"),
+                         "run/core/gatehouse.yaml": (65534, "0o600"), "run/modules/web": (65534, "0o700"),
+                         "run/modules/own": (0, "0o2750"), "state": (65534, "0o700")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give directories away")
+def test_a_state_directory_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "state").mkdir()
+    os.chown(tmp_path / "state", 1234, 1234)
+    with Stack([], sets=[f"state_dir={tmp_path / 'state'}"]) as stack:
+        assert stack.process.child.wait(20) == 111
+        assert "belongs to user 1234" in stack.log()
+
+
 def test_lif_7_a_killed_module_is_back_at_once_and_its_listener_never_closed():
     with Stack([module("web", "ready", "serve", listeners=["web"])]) as stack:
         core = stack.core()
