@@ -160,7 +160,8 @@ __attribute__((unused)) static void support_unary_done(void *arg, const struct r
   result->done = true;
   result->status = *status;
   result->messages += reply != NULL;
-  buf_append(&result->reply, reply != NULL ? (const void *)reply : "", length);
+  if (length > 0)
+    buf_append(&result->reply, reply, length);
 }
 
 __attribute__((unused)) static void support_on_message(void *arg, const uint8_t *message, size_t length) {
