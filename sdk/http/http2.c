@@ -269,15 +269,15 @@ static void flush(struct http_connection *connection) {
   struct buf *frames = &connection->server->frames;
   buf_clear(frames);
   connection->watch_output = false;
-  while (evbuffer_get_length(connection->output) + frames->length < OUTPUT_PULL_BYTES) {
+  bool all = false;
+  while (!all && evbuffer_get_length(connection->output) + frames->length < OUTPUT_PULL_BYTES) {
     const uint8_t *data;
     ssize_t length = nghttp2_session_mem_send(h2->session, &data);
     if (length < 0) {
       connection_doom(connection, HTTP_CLOSE_PEER);
       return;
     }
-    if (length == 0)
-      break;
+    all = length == 0;
     buf_append(frames, data, (size_t)length);
   }
   if (frames->length > 0) {
@@ -286,6 +286,8 @@ static void flush(struct http_connection *connection) {
   }
   if (evbuffer_get_length(connection->output) > 0)
     connection->watch_output = true;
+  else if (!all)
+    connection_postpone(connection); /* the socket took all at once: other connections first, then go on */
   if (!connection->doomed && nghttp2_session_want_read(h2->session) == 0 &&
       nghttp2_session_want_write(h2->session) == 0)
     connection_close_flushed(connection, true);
