@@ -109,6 +109,8 @@ static enum child_state do_spawn(struct child *child) {
   struct supervisor *supervisor = child->supervisor;
   struct spawn_result result;
   event_del(&child->timer);
+  if (supervisor->phase != SUPERVISOR_RUNNING)
+    return CHILD_DOWN;
   if (child->is_core && !link_open(supervisor)) {
     timer_arm(child, BACKOFF_LONGEST_MS / 30);
     return CHILD_BACKOFF;

@@ -62,19 +62,21 @@ static bool make_below(const char *top, const char *below, const char *id, mode_
 
 static bool lock(struct supervisor *supervisor, struct error *err) {
   char text[64] = "";
-  unsigned long long pid = 0, generation = 0;
+  unsigned long long pid = 0;
   char *path = base_asprintf("%s/supervisor.lock", supervisor->config->run_dir);
   int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   base_free(path);
   supervisor->lock_fd = spawn_descriptor_raise(fd);
   if (supervisor->lock_fd < 0)
     return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the lock file cannot be opened: %s", strerrorname_np(errno));
-  if (pread(supervisor->lock_fd, text, sizeof(text) - 1, 0) > 0)
-    sscanf(text, "%llu %llu", &pid, &generation);
+  if (pread(supervisor->lock_fd, text, sizeof(text) - 1, 0) > 0) {
+    char *rest; /* anything else than two numbers counts as none: strtoull says 0 */
+    pid = strtoull(text, &rest, 10);
+    supervisor->generation = strtoull(rest, NULL, 10);
+  }
   if (flock(supervisor->lock_fd, LOCK_EX | LOCK_NB) != 0)
     return error_set(err, ERR_SUPERVISOR_RUNNING, "another supervisor (process %llu) uses %s", pid,
                      supervisor->config->run_dir);
-  supervisor->generation = generation;
   return true;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sdk/base/io.h"
 #include "sdk/config/config.h"
 
 int main(int argc, char **argv) {
@@ -11,14 +12,8 @@ int main(int argc, char **argv) {
   int status = 0;
   config_reference_write(&wanted);
   if (argc == 3 && strcmp(argv[1], "--check") == 0) {
-    FILE *file = fopen(argv[2], "re");
-    while (file && !feof(file) && !ferror(file)) {
-      char *room = buf_reserve(&found, 65536);
-      found.length += fread(room, 1, 65536, file);
-    }
-    if (file)
-      fclose(file);
-    if (found.length != wanted.length || memcmp(found.data, wanted.data, wanted.length) != 0) {
+    bool read = io_read_file(argv[2], 1024 * 1024, &found, NULL);
+    if (!read || found.length != wanted.length || memcmp(found.data, wanted.data, wanted.length) != 0) {
       fprintf(stderr, "%s is stale; write it again: config_reference > %s\n", argv[2], argv[2]);
       status = 1;
     }

@@ -64,7 +64,7 @@ static const char *shown(const char *text, char target[static 48]) {
   size_t length = strnlen(text, 40);
   for (size_t i = 0; i < length; i++)
     target[i] = (char)((unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i]);
-  strcpy(target + length, text[length] ? "..." : "");
+  str_copy(target + length, 48 - length, text[length] ? "..." : "");
   return target;
 }
 
