@@ -192,7 +192,8 @@ void rpc_call_pause(struct rpc_call *call);
 void rpc_call_resume(struct rpc_call *call);
 /* Ends the call: the peer is told (RST_STREAM CANCEL), no callback of it comes any more, the handle is void. */
 void rpc_call_cancel(struct rpc_call *call);
-/* A header or trailer that the peer sent: NUL-terminated, decoded for "-bin". NULL: none. For use inside callbacks. */
+/* A header or trailer that the peer sent: NUL-terminated, decoded for "-bin". NULL: none. The one function that may
+ * also be called from inside the call's last callback, where everything the peer sent is there. */
 const char *rpc_call_metadata(const struct rpc_call *call, const char *name, size_t *length);
 
 /* Decodes one message of a stream into target (zeroed by the caller); release it with pb_release(fields, target).

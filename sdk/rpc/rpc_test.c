@@ -117,6 +117,18 @@ START_TEST(an_unknown_method_is_unimplemented) {
 }
 END_TEST
 
+static struct rpc_call *metadata_call;
+
+static void metadata_done(void *arg, const struct rpc_status *status, const uint8_t *reply, size_t length) {
+  size_t value_length = 0;
+  support_unary_done(arg, status, reply, length);
+  const char *value = rpc_call_metadata(metadata_call, "x-test", &value_length);
+  ck_assert(value != NULL && str_equal(value, "two words") && value_length == 9);
+  value = rpc_call_metadata(metadata_call, "x-test-bin", &value_length);
+  ck_assert(value != NULL && value_length == 3 && memcmp(value, "\0\1\xff", 3) == 0);
+  ck_assert_ptr_null(rpc_call_metadata(metadata_call, "x-other", NULL));
+}
+
 START_TEST(metadata_and_deadline_reach_the_server_and_come_back) {
   ck_assert(rpc_channel_metadata_set(channel, "x-test", "one"));
   ck_assert(rpc_channel_metadata_set(channel, "x-test", "two words"));
@@ -124,8 +136,11 @@ START_TEST(metadata_and_deadline_reach_the_server_and_come_back) {
   ck_assert(!rpc_channel_metadata_set(channel, "grpc-timeout", "v"));
   ck_assert(!rpc_channel_metadata_set(channel, "x-line", "a\nb"));
   struct rpc_metadata binary = {"x-test-bin", "\0\1\xff", 3};
-  call_unary("/test.Echo/Metadata", NULL, 0,
-             &(struct rpc_call_options){.deadline_ms = 5000, .metadata = &binary, .metadata_count = 1});
+  metadata_call =
+      rpc_call_unary(channel, "/test.Echo/Metadata", NULL, 0,
+                     &(struct rpc_call_options){.deadline_ms = 5000, .metadata = &binary, .metadata_count = 1},
+                     metadata_done, &result);
+  SUPPORT_RUN_UNTIL(base, result.done);
   ck_assert_int_eq(result.status.code, RPC_OK);
   long left = strtol(result.reply.data, NULL, 10);
   ck_assert_int_gt(left, 3000);
