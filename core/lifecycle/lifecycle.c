@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/lifecycle/lifecycle_internal.h"
+#include "core/rpc/http/core_rpc_http.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
@@ -58,7 +59,14 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
   struct core_rpc_listen_options options = {
       .path = module->spi_path, .name = module->id, .mode = 0600, .owner_uid = (uid_t)-1, .owner_gid = (gid_t)-1};
   module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
-  if (!module->spi_listener) {
+  if (module->spi_listener) {
+    char *http_path = base_asprintf("%s/core/spi/%s.http.sock", lifecycle->run_dir, module_id);
+    options.path = http_path;
+    module->spi_http_listener = core_rpc_http_listen(lifecycle->options.loop, &options, &err);
+    base_free(http_path);
+  }
+  if (!module->spi_http_listener) {
+    core_rpc_listener_close(&module->spi_listener, true);
     log_error_value(LOG_ERROR, "lifecycle", "a module's SPI socket cannot be made", &err);
     base_free(module->id);
     base_free(module->runtime_path);
@@ -74,6 +82,7 @@ static void module_free(struct lifecycle_module *module) {
   core_rpc_timer_cancel(&module->retry_timer);
   lifecycle_instance_free(&module->instance);
   core_rpc_listener_close(&module->spi_listener, true);
+  core_rpc_listener_close(&module->spi_http_listener, true);
   for (size_t i = 0; i < module->last_word_count; i++)
     base_free(module->last_words[i]);
   base_free(module->id);

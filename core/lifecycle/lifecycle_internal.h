@@ -65,7 +65,7 @@ struct lifecycle_module {
   struct lifecycle_module_config config; /* borrowed texts; zero when the module is not configured */
   bool configured;
   uint64_t config_revision;
-  struct core_rpc_listener *spi_listener;
+  struct core_rpc_listener *spi_listener, *spi_http_listener;
   char *runtime_path, *spi_path;
   ino_t runtime_inode; /* of the socket file the instance was dialled at */
   int64_t runtime_changed_ns;

@@ -10,9 +10,8 @@
 
 #define FILE_BYTES_MAX (1024 * 1024)
 
-/* What runs without any file: MCP on 4444 in front of REST tools, with the quick-start catalog. */
+/* What runs without any file: MCP on 4444 in front of REST tools. */
 static const char builtin[] = "version: 1\n"
-                              "quickstart: true\n"
                               "listeners:\n"
                               "  - name: mcp\n"
                               "    port: 4444\n"

@@ -1,0 +1,424 @@
+/* main.c: the core process: start order, signals, end. Each room is opened after those it looks into and closed before
+ * them: store → secrets, observe, policy → catalog → psg → sessions, lifecycle → dispatch → spi, admin. Only when every
+ * socket listens is the supervisor told. Exit codes: 0 asked to end, 100 usage or configuration, 111 environment. */
+#include <errno.h>
+#include <event2/event.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/admin/admin.h"
+#include "core/rpc/http/core_rpc_http.h"
+#include "core/spi/spi.h"
+#include "sdk/base/alloc.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/io.h"
+#include "sdk/base/log.h"
+#include "sdk/base/secret.h"
+#include "sdk/base/str.h"
+#include "sdk/config/config.h"
+#include "sdk/wire/wire.h"
+
+enum { EXIT_USAGE = 100, EXIT_ENVIRONMENT = 111 };
+
+#define STOP_GRACE_MS 5000
+#define JWT_KEY_BYTES_MAX 4096
+
+struct core {
+  struct config *config;
+  struct core_rpc_loop *loop;
+  struct store *store;
+  struct secrets *secrets;
+  struct observe *observe;
+  struct policy *policy;
+  struct catalog *catalog;
+  struct psg *psg;
+  struct sessions *sessions;
+  struct lifecycle *lifecycle;
+  struct dispatch *dispatch;
+  struct spi *spi;
+  struct admin *admin;
+  struct core_rpc_listener *admin_listener, *admin_http_listener;
+  struct lifecycle_module_config *modules;
+  struct event *signal_event; /* I/O thread */
+  int signal_fd;
+  atomic_bool store_posted;
+};
+
+extern char **environ;
+
+/* ---- store completions: from the writer thread to the core thread ---- */
+
+static void store_deliver(void *argument) {
+  struct core *core = argument;
+  atomic_store(&core->store_posted, false);
+  if (core->store)
+    store_dispatch(core->store);
+}
+
+static void store_wake(void *argument) {
+  struct core *core = argument;
+  if (!atomic_exchange(&core->store_posted, true))
+    core_rpc_post(core->loop, store_deliver, core);
+}
+
+/* ---- signals: read on the I/O thread ---- */
+
+static void on_signal(evutil_socket_t fd, short what, void *argument) {
+  struct core *core = argument;
+  struct signalfd_siginfo info;
+  (void)what;
+  if (read((int)fd, &info, sizeof(info)) == sizeof(info)) {
+    log_event(LOG_INFO, "core", "told to end", LOG_INT("signal", info.ssi_signo));
+    core_rpc_loop_stop(core->loop, STOP_GRACE_MS);
+  }
+}
+
+static void signals_begin(void *argument) {
+  struct core *core = argument;
+  core->signal_event = event_new(core_rpc_io_base(core->loop), core->signal_fd, EV_READ | EV_PERSIST, on_signal, core);
+  event_add(core->signal_event, NULL);
+}
+
+static void signals_end(void *argument) {
+  struct core *core = argument;
+  event_free(core->signal_event);
+}
+
+static void on_supervisor_gone(void *argument) {
+  struct core *core = argument;
+  core_rpc_loop_stop(core->loop, STOP_GRACE_MS);
+}
+
+static void on_serving(void *argument, const struct lifecycle_instance *instance, bool serving) {
+  struct core *core = argument;
+  (void)instance;
+  if (serving && core->dispatch)
+    dispatch_serving_tell(core->dispatch);
+}
+
+/* ---- opening ---- */
+
+static bool open_store(struct core *core, struct error *err) {
+  static const char *const backends[] = {"sqlite", "memory", "postgres"};
+  const struct store_options options = {
+      .backend = backends[core->config->store_backend],
+      .path = core->config->store_path,
+      .durability =
+          core->config->store_durability == CONFIG_DURABILITY_FULL && core->config->store_backend != CONFIG_STORE_MEMORY
+              ? STORE_DURABLE
+              : STORE_EPHEMERAL,
+      .wake = store_wake,
+      .wake_arg = core,
+  };
+  core->store = store_open(&options, err);
+  return core->store != NULL;
+}
+
+static bool open_secrets(struct core *core, struct error *err) {
+  char *made = base_asprintf("%s/master.key", core->config->state_dir);
+  const char *named = core->config->secrets_master_key_file;
+  const struct secrets_options options = {.key_file = str_is_empty(named) ? made : named,
+                                          .key_environment = "GATEHOUSE_MASTER_KEY"};
+  core->secrets = secrets_create(&options, err);
+  base_free(made);
+  return core->secrets != NULL;
+}
+
+/* The key file must be the core's own. */
+static bool jwt_key_read(const char *path, struct buf *key, struct error *err) {
+  struct stat status;
+  if (stat(path, &status) != 0 || !io_read_file(path, JWT_KEY_BYTES_MAX, key, err))
+    return error_set(err, ERR_CONFIG_READ, "auth.jwt.key_file cannot be read");
+  if (status.st_mode & 077)
+    return error_set(err, ERR_CONFIG_VALUE, "auth.jwt.key_file must not be readable by others");
+  while (key->length > 0 && (key->data[key->length - 1] == '\n' || key->data[key->length - 1] == '\r'))
+    key->length--;
+  return true;
+}
+
+static bool open_policy(struct core *core, struct error *err) {
+  const struct config *config = core->config;
+  struct buf key = {0};
+  struct policy_jwt_key jwt = {.algorithm = "HS256"};
+  struct policy_options options = {
+      .store = core->store,
+      .anonymous_allowed = !str_is_empty(config->auth_anonymous_role),
+      .anonymous_role = str_is_empty(config->auth_anonymous_role) ? NULL : config->auth_anonymous_role,
+      .jwt_keys = &jwt,
+      .jwt_issuer = str_is_empty(config->auth_jwt_issuer) ? NULL : config->auth_jwt_issuer,
+      .jwt_audience = str_is_empty(config->auth_jwt_audience) ? NULL : config->auth_jwt_audience,
+  };
+  if (!str_is_empty(config->auth_jwt_key_file)) {
+    if (!jwt_key_read(config->auth_jwt_key_file, &key, err))
+      return false;
+    jwt.key = key.data;
+    jwt.key_length = key.length;
+    options.jwt_key_count = 1;
+  }
+  core->policy = policy_create(&options, err);
+  if (key.data)
+    secret_wipe(key.data, key.capacity);
+  buf_free(&key);
+  return core->policy != NULL;
+}
+
+static bool open_catalog(struct core *core, struct error *err) {
+  const struct catalog_options options = {.store = core->store, .policy = core->policy, .secrets = core->secrets};
+  core->catalog = catalog_open(&options, err);
+  return core->catalog != NULL;
+}
+
+static bool open_observe(struct core *core, struct error *err) {
+  const struct observe_options options = {.store = core->store, .state_dir = core->config->state_dir};
+  core->observe = observe_open(&options, err);
+  return core->observe != NULL;
+}
+
+static bool open_psg(struct core *core, struct error *err) {
+  const struct psg_options options = {.loop = core->loop, .store = core->store};
+  core->psg = psg_open(&options, err);
+  return core->psg != NULL;
+}
+
+static bool open_sessions(struct core *core, struct error *err) {
+  const struct sessions_options options = {.loop = core->loop, .store = core->store};
+  core->sessions = sessions_open(&options, err);
+  return core->sessions != NULL;
+}
+
+static bool open_lifecycle(struct core *core, struct error *err) {
+  static const char *const levels[] = {"debug", "info", "warn", "error", "fatal"};
+  const struct config *config = core->config;
+  const char *control = getenv("GATEHOUSE_CONTROL_FD");
+  uint64_t control_fd = 0;
+  if (control && (!str_parse_u64(control, &control_fd) || control_fd > 1000000))
+    return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_CONTROL_FD is not a descriptor");
+  core->modules = base_calloc(config->modules_count + 1, sizeof(*core->modules));
+  for (size_t i = 0; i < config->modules_count; i++)
+    core->modules[i] =
+        (struct lifecycle_module_config){.module_id = config->modules[i].id,
+                                         .config_json = config->modules[i].config,
+                                         .config_length = strlen(config->modules[i].config),
+                                         .start_timeout_ms = (uint32_t)config->modules[i].start_timeout_ms,
+                                         .binary = config->modules[i].binary};
+  const struct lifecycle_options options = {
+      .loop = core->loop,
+      .policy = core->policy,
+      .psg = core->psg,
+      .observe = core->observe,
+      .run_dir = config->run_dir,
+      .log_level = levels[config->log_level],
+      .control_fd = control ? (int)control_fd : -1,
+      .in_flight_max = (uint32_t)config->spi_in_flight,
+      .modules = core->modules,
+      .module_count = config->modules_count,
+      .on_shutdown = on_supervisor_gone,
+      .on_serving = on_serving,
+      .arg = core,
+  };
+  core->lifecycle = lifecycle_start(&options, err);
+  return core->lifecycle != NULL;
+}
+
+static bool open_services(struct core *core, struct error *err) {
+  static const char *const backends[] = {"sqlite", "memory", "postgres"};
+  size_t descriptor_length;
+  const unsigned char *descriptors = wire_descriptor_set(&descriptor_length);
+  const struct dispatch_options dispatch_options = {.loop = core->loop,
+                                                    .catalog = core->catalog,
+                                                    .policy = core->policy,
+                                                    .psg = core->psg,
+                                                    .observe = core->observe,
+                                                    .lifecycle = core->lifecycle};
+  core->dispatch = dispatch_create(&dispatch_options);
+  const struct spi_options spi_options = {.loop = core->loop,
+                                          .store = core->store,
+                                          .lifecycle = core->lifecycle,
+                                          .policy = core->policy,
+                                          .catalog = core->catalog,
+                                          .dispatch = core->dispatch,
+                                          .sessions = core->sessions,
+                                          .observe = core->observe,
+                                          .psg = core->psg};
+  core->spi = spi_create(&spi_options);
+  const struct admin_options admin_options = {.loop = core->loop,
+                                              .store = core->store,
+                                              .lifecycle = core->lifecycle,
+                                              .policy = core->policy,
+                                              .catalog = core->catalog,
+                                              .dispatch = core->dispatch,
+                                              .sessions = core->sessions,
+                                              .observe = core->observe,
+                                              .psg = core->psg,
+                                              .store_backend = backends[core->config->store_backend]};
+  core->admin = admin_create(&admin_options);
+  core_rpc_health_register(core->loop);
+  return core_rpc_reflection_register(core->loop, descriptors, descriptor_length, err);
+}
+
+static bool open_listeners(struct core *core, struct error *err) {
+  char *grpc_path = base_asprintf("%s/core/admin.sock", core->config->run_dir);
+  char *http_path = base_asprintf("%s/core/admin.http.sock", core->config->run_dir);
+  struct core_rpc_listen_options options = {.path = grpc_path,
+                                            .name = "admin",
+                                            .mode = 0600,
+                                            .owner_uid = (uid_t)-1,
+                                            .owner_gid = (gid_t)-1,
+                                            .on_accept = admin_peer_accept};
+  core->admin_listener = core_rpc_listen(core->loop, &options, err);
+  options.path = http_path;
+  if (core->admin_listener)
+    core->admin_http_listener = core_rpc_http_listen(core->loop, &options, err);
+  base_free(grpc_path);
+  base_free(http_path);
+  return core->admin_http_listener != NULL;
+}
+
+static bool open_directories(struct core *core, struct error *err) {
+  char *folder = base_asprintf("%s/core", core->config->run_dir);
+  bool ok = io_make_directories(core->config->state_dir, 0700, err) && io_make_directories(folder, 0711, err);
+  base_free(folder);
+  return ok;
+}
+
+static bool core_open(struct core *core, struct error *err) {
+  static bool (*const steps[])(struct core *, struct error *) = {
+      open_directories, open_store,    open_secrets,   open_observe,  open_policy,   open_catalog,
+      open_psg,         open_sessions, open_lifecycle, open_services, open_listeners};
+  for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+    if (!steps[i](core, err))
+      return false;
+  core_rpc_io_post(core->loop, signals_begin, core);
+  return true;
+}
+
+/* The reverse of opening; what was not opened is NULL. */
+static void core_close(struct core *core) {
+  core_rpc_listener_close(&core->admin_listener, true);
+  core_rpc_listener_close(&core->admin_http_listener, true);
+  admin_free(&core->admin);
+  spi_free(&core->spi);
+  dispatch_free(&core->dispatch);
+  lifecycle_stop(&core->lifecycle);
+  sessions_close(&core->sessions);
+  psg_close(&core->psg);
+  catalog_close(&core->catalog);
+  store_close(&core->store);
+  policy_free(&core->policy);
+  observe_close(&core->observe);
+  secrets_free(&core->secrets);
+  if (core->signal_event)
+    core_rpc_io_post(core->loop, signals_end, core);
+  core_rpc_loop_free(&core->loop);
+  base_free(core->modules);
+  close(core->signal_fd);
+}
+
+/* ---- command line ---- */
+
+static void usage(FILE *out) {
+  fputs(
+      "Usage: gatehouse-core [--config FILE] [--set KEY=VALUE]... [--help | --version]\n"
+      "The process that decides. Started by gatehouse-supervisor, or alone with modules that attach by themselves.\n\n"
+      "  --config FILE      gatehouse.yaml; default: $GATEHOUSE_CONFIG, ./gatehouse.yaml, "
+      "/etc/gatehouse/gatehouse.yaml\n"
+      "  --set KEY=VALUE    overrides one key\n"
+      "  --help, --version  print and exit\n\n"
+      "Exit codes: 0 asked to end, 100 usage or configuration, 111 environment.\n",
+      out);
+}
+
+#define SETS_MAX 64
+
+static struct config *config_read(const char *path, const char *const *sets, size_t set_count) {
+  struct config_problems problems = {0};
+  const struct config_source source = {.path = path, .environment = environ, .sets = sets, .set_count = set_count};
+  struct config *config = config_load(&source, &problems);
+  struct buf text = {0};
+  for (size_t i = 0; !config && i < problems.count; i++) {
+    buf_clear(&text);
+    config_problem_format(&problems.items[i], &text);
+    fprintf(stderr, "%s\n", text.data);
+  }
+  buf_free(&text);
+  return config;
+}
+
+/* Blocks what is read by signalfd, before any thread starts (T14). */
+static int signals_block(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int main(int argc, char **argv) {
+  static const struct option long_options[] = {{"config", required_argument, NULL, 'c'},
+                                               {"set", required_argument, NULL, 's'},
+                                               {"help", no_argument, NULL, 'h'},
+                                               {"version", no_argument, NULL, 'v'},
+                                               {NULL, 0, NULL, 0}};
+  const char *path = NULL, *sets[SETS_MAX];
+  size_t set_count = 0;
+  int option;
+  int64_t began_ms = clock_monotonic_ms();
+  while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+    if (option == 'h') {
+      usage(stdout);
+      return 0;
+    }
+    if (option == 'v') {
+      puts("gatehouse-core " GATEHOUSE_VERSION);
+      return 0;
+    }
+    if (option == 'c') {
+      path = optarg;
+    } else if (option == 's' && set_count < SETS_MAX) {
+      sets[set_count++] = optarg;
+    } else {
+      usage(stderr);
+      return EXIT_USAGE;
+    }
+  }
+  if (optind != argc) {
+    usage(stderr);
+    return EXIT_USAGE;
+  }
+
+  struct core core = {.config = config_read(path, sets, set_count)};
+  if (!core.config)
+    return EXIT_USAGE;
+  log_init("core", (enum log_level)core.config->log_level);
+  error_origin_default_set(ERROR_ORIGIN_CORE);
+  secret_harden_process();
+  umask(077);
+  core.signal_fd = signals_block();
+  const struct core_rpc_options options = {.message_max_bytes = (uint32_t)core.config->spi_message_bytes,
+                                           .in_flight_max = (uint32_t)core.config->spi_in_flight};
+  core.loop = core_rpc_loop_create(&options);
+  struct error err = {0};
+  int status = 0;
+  if (core_open(&core, &err)) {
+    int64_t startup_ms = clock_monotonic_ms() - began_ms;
+    lifecycle_ready_tell(core.lifecycle, (uint32_t)startup_ms);
+    log_event(LOG_INFO, "core", "ready", LOG_TEXT("version", GATEHOUSE_VERSION), LOG_INT("startup_ms", startup_ms));
+    core_rpc_loop_run(core.loop);
+    log_event(LOG_INFO, "core", "ending");
+  } else {
+    log_error_value(LOG_FATAL, "core", "the core cannot start", &err);
+    status = EXIT_ENVIRONMENT;
+  }
+  core_close(&core);
+  config_free(&core.config);
+  return status;
+}
