@@ -33,6 +33,7 @@ struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, con
   uint32_t max_ms = options != NULL && options->reconnect_max_ms != 0 ? options->reconnect_max_ms : RECONNECT_MAX_MS;
   grpc_arg list[] = {
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_RETRIES, 0),
+      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
       INTEGER_ARGUMENT(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
       INTEGER_ARGUMENT(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, min_ms),
       INTEGER_ARGUMENT(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, min_ms),

@@ -195,6 +195,7 @@ static void server_create(struct core_rpc_loop *loop) {
       INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, options->message_max_bytes),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, options->metadata_max_bytes),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_CONCURRENT_STREAMS, options->in_flight_max),
+      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
   };
 #undef INTEGER_ARGUMENT
   grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
@@ -209,6 +210,18 @@ static void grpc_on_log(gpr_log_func_args *line) {
   enum log_level level = line->severity == GPR_LOG_SEVERITY_DEBUG ? LOG_DEBUG : LOG_WARN;
   log_event(level, RPC_ROOM, "gRPC says", LOG_TEXT("text", line->message), LOG_TEXT("file", line->file),
             LOG_INT("line", line->line));
+}
+
+/* Debian builds Abseil with its debug checks, so every lock inside gRPC feeds a deadlock detector; without it the
+ * server answers 7 % more calls (64 in flight, measured with both ends of this room). The switch is C++ only, hence the
+ * name; weak, because another build of Abseil names it otherwise and has it off. */
+extern void abseil_deadlock_detection_set(int mode) __asm__(
+    "_ZN4absl7debian329SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE") __attribute__((weak));
+
+static void abseil_tune(void) {
+  enum { IGNORE_CYCLES = 0 };
+  if (abseil_deadlock_detection_set != NULL)
+    abseil_deadlock_detection_set(IGNORE_CYCLES);
 }
 
 /* Connection numbers never repeat soon (peer.c), so the core wants as many descriptors as it may have. */
@@ -231,6 +244,7 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   gpr_set_log_function(grpc_on_log);
+  abseil_tune();
   grpc_init();
   loop->queue = grpc_completion_queue_create_for_next(NULL);
   server_create(loop);
