@@ -136,7 +136,7 @@ static void support_bidi(struct rpc_server_call *call, const uint8_t *message, s
                          NULL);
 }
 
-static const struct rpc_method support_methods[] = {
+__attribute__((unused)) static const struct rpc_method support_methods[] = {
     {"/test.Echo/Unary", RPC_METHOD_UNARY, support_echo},
     {"/test.Echo/Fail", RPC_METHOD_UNARY, support_fail},
     {"/test.Echo/Hang", RPC_METHOD_UNARY, support_hang},
