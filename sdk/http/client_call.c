@@ -39,6 +39,10 @@ static void upstream_error(struct error *error, enum error_code code) {
 static void on_deadline(evutil_socket_t fd, short what, void *context) {
   struct http_call *call = context;
   (void)fd, (void)what;
+  if (call->cancelled) { /* the kick has not come yet */
+    call_free(call);
+    return;
+  }
   struct error error;
   upstream_error(&error, ERR_HTTP_UPSTREAM_TIMEOUT);
   call_fail(call, &error);

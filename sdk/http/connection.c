@@ -187,8 +187,6 @@ static void on_event(struct bufferevent *bev, short what, void *context) {
   }
   if ((what & BEV_EVENT_EOF) != 0 && (what & BEV_EVENT_READING) != 0 && connection->protocol != NULL) {
     connection->peer_ended = true;
-    if (connection->reading_stopped)
-      connection_read_resume(connection);
     connection->protocol->on_end(connection);
     return;
   }

@@ -15,7 +15,9 @@
  * still reads.
  *
  * HTTP/1.1 pipelining: requests of one connection are handled one after the other, in order; bytes read ahead are
- * bounded and a disconnect is noticed even while reading is stopped by that bound. HTTP/2 streams are handled
+ * bounded and a disconnect is noticed even
+ * while reading is stopped by that bound (as long as the kernel can take the client's last bytes: a FIN stands behind
+ * them). HTTP/2 streams are handled
  * concurrently.
  *
  * Refused by the server itself, with a body made by the error hook: malformed messages (400), time-outs (408), bodies

@@ -215,7 +215,9 @@ void http_server_connection_gone(struct http_server *server) {
 void http_server_drain(struct http_server *server, int64_t deadline_ms, void (*on_drained)(void *context),
                        void *context) {
   BASE_CHECK_MAGIC(server, HTTP_SERVER_MAGIC);
-  int64_t due = clock_monotonic_ms() + (deadline_ms < 0 ? 0 : deadline_ms);
+  if (deadline_ms < 0)
+    deadline_ms = 0;
+  int64_t due = clock_monotonic_ms() + deadline_ms;
   if (server->draining && due > server->drain_deadline_ms)
     return;
   struct timeval timeout = {.tv_sec = deadline_ms / 1000, .tv_usec = deadline_ms % 1000 * 1000};

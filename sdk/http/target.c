@@ -81,7 +81,8 @@ bool target_parse(struct http_request *request, const char *target, size_t lengt
     struct http_parser_url url;
     http_parser_url_init(&url);
     if (http_parser_parse_url(target, length, 0, &url) != 0 || (url.field_set & (1u << UF_HOST)) == 0 ||
-        (url.field_set & (1u << UF_USERINFO)) != 0 || strncasecmp(target, "http", 4) != 0)
+        (url.field_set & (1u << UF_USERINFO)) != 0 ||
+        (strncasecmp(target, "http://", 7) != 0 && strncasecmp(target, "https://", 8) != 0))
       return malformed(refusal, "The request target is not valid.");
     const char *authority = (const char *)memmem(target, length, "://", 3) + 3;
     const char *stop = authority + strcspn(authority, "/? ");

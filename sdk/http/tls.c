@@ -104,6 +104,7 @@ bool http_tls_replace(struct http_tls *tls, const char *certificate_pem, const s
 static bool read_file(const char *path, struct buf *text, struct error *err) {
   FILE *file = fopen(path, "re");
   bool ok = file != NULL;
+  buf_reserve(text, 64 * 1024); /* a key does not grow its buffer, which would leave copies behind */
   while (ok && text->length <= 1024 * 1024) {
     char *room = buf_reserve(text, 4096);
     size_t got = fread(room, 1, 4096, file);
