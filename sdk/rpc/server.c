@@ -259,9 +259,10 @@ static bool somebody_listens(const struct sockaddr_un *address) {
 
 bool rpc_server_listen_unix(struct rpc_server *server, const char *path, mode_t mode, struct error *err) {
   BASE_CHECK_MAGIC(server, SERVER_MAGIC);
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  struct sockaddr_un address = {.sun_family = AF_UNIX}, unready = {.sun_family = AF_UNIX};
   struct stat file;
-  if (!str_copy(address.sun_path, sizeof(address.sun_path), path) || path[0] == '\0')
+  if (path[0] == '\0' || !str_copy(address.sun_path, sizeof(address.sun_path), path) ||
+      snprintf(unready.sun_path, sizeof(unready.sun_path), "%s~", path) >= (int)sizeof(unready.sun_path))
     return error_set(err, ERR_ARGUMENT_INVALID, "The socket path is empty or too long.");
   if (server->draining)
     return error_set(err, ERR_RPC_LISTEN_FAILED, NULL);
@@ -273,10 +274,12 @@ bool rpc_server_listen_unix(struct rpc_server *server, const char *path, mode_t 
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0)
     return error_set(err, ERR_RPC_LISTEN_FAILED, NULL);
+  /* Under another name until it listens: who sees the socket's own name appear can connect. */
+  unlink(unready.sun_path);
   mode_t before = umask(0777 & ~mode);
-  bool ok = bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0;
+  bool ok = bind(fd, (const struct sockaddr *)&unready, sizeof(unready)) == 0;
   umask(before);
-  ok = ok && listen(fd, BACKLOG) == 0 && lstat(path, &file) == 0;
+  ok = ok && listen(fd, BACKLOG) == 0 && rename(unready.sun_path, path) == 0 && lstat(path, &file) == 0;
   if (!ok) {
     log_event(LOG_ERROR, "rpc", "cannot listen", LOG_TEXT("path", path), LOG_INT("errno", errno));
     close(fd);
