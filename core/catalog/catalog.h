@@ -5,12 +5,12 @@
  * upstream offers becomes records of their own (catalog_discovered_apply). User, Team and Role documents go to the
  * policy room by the same road.
  *
- * One thread: the core thread. Writes are asynchronous: checked at once against the present state, stored in one batch,
- * applied to memory and announced when the store has them; a second write that was checked before the first was stored
- * is refused with ERR_CATALOG_CONFLICT by its expected revision. Reads see what is stored.
+ * One thread: the core thread. Writes are asynchronous and taken one after another: each is checked against what the
+ * one before left, stored in one batch, then applied to memory and announced. Reads see what is stored.
  *
  * Names: what clients see is verbatim. Two records of one kind that a server would show under one name are told apart
- * by the gateway's name and "-" before the later one's name, stably (sorted by id).
+ * by the gateway's name and "-" before the name of the later one (ids grow with time). A record that an operator
+ * declared keeps its name whatever an upstream offers; what an upstream offers later takes no name that is in use.
  *
  * Pointers to records are valid until control returns to the loop. */
 #ifndef GATEHOUSE_CORE_CATALOG_H
@@ -62,22 +62,28 @@ struct catalog_record {
   const char *original_name;   /* its name at the upstream; "" when its own */
   const char *definition_json; /* the protocol's own form, byte for byte (for MCP: Tool, Resource, Prompt) */
   size_t definition_length;
-  const struct catalog_schema *input_schema;   /* compiled; NULL: any object */
-  const char *output_schema_json;              /* "" for none */
-  uint32_t timeout_ms;                         /* of one call; never 0 */
-  uint32_t rate_limit_per_minute;              /* 0: none */
-  const Core__Admin__V1__RestSpec *rest;       /* REST tools, without credential values; else NULL */
-  const Core__Admin__V1__GatewaySpec *gateway; /* gateway records and records of a gateway; else NULL */
+  const struct catalog_schema *input_schema;     /* compiled; NULL: any object */
+  const char *output_schema_json;                /* "" for none */
+  uint32_t timeout_ms;                           /* of one call; never 0 */
+  uint32_t rate_limit_per_minute;                /* 0: none */
+  const Core__Admin__V1__RestSpec *rest;         /* REST tools, without credential values; else NULL */
+  const Core__Admin__V1__GatewaySpec *gateway;   /* gateway records and records of a gateway; else NULL */
+  const Core__Admin__V1__ResourceSpec *resource; /* resources with content of their own; else NULL */
+  const Core__Admin__V1__PromptSpec *prompt;     /* prompts with messages of their own; else NULL */
 };
 
+/* All borrowed, and longer lived than the catalog. */
 struct catalog_options {
   struct store *store;
   struct policy *policy;
   struct secrets *secrets;
 };
 
-/* Loads everything from the store. Errors: ERR_STORE_*. */
+/* Loads everything from the store and puts users, teams and roles into the policy (blocks; start-up only). Errors:
+ * ERR_STORE_*; ERR_STORE_CORRUPT for a row that cannot be understood. */
 struct catalog *catalog_open(const struct catalog_options *options, struct error *err);
+/* NULL-safe, nulls. Writes that have not ended are told ERR_UNAVAILABLE; one that the store has already may still be
+ * stored. The store may be closed before or after. */
 void catalog_close(struct catalog **catalog);
 
 uint64_t catalog_revision(const struct catalog *catalog);
@@ -85,8 +91,9 @@ size_t catalog_record_count(const struct catalog *catalog);
 
 /* ---- reads: visibility first, then permission (SPI-5) ---- */
 
-/* One record by id, or by kind and name within the effective server (server_id: id or name of a server record, NULL or
- * "": the default server, which holds every enabled record). Visible to the caller, or ERR_CATALOG_NOT_FOUND as if it
+/* One record by id, or by kind and name within the effective server (server_id: id or name of a server record; NULL or
+ * "": the server that the context is limited to, else the default one, which holds every enabled record; a context that
+ * is limited to a server finds nothing in another one). Visible to the caller, or ERR_CATALOG_NOT_FOUND as if it
  * did not exist; permission (NULL: none) lacking: ERR_AUTH_PERMISSION_DENIED. A server that is not visible is
  * ERR_CATALOG_NOT_FOUND too. */
 const struct catalog_record *catalog_find(struct catalog *catalog, const struct policy_context *context,
@@ -96,10 +103,10 @@ const struct catalog_record *catalog_find(struct catalog *catalog, const struct 
 /* A record by id without any check: for the core's own use. NULL: none. */
 const struct catalog_record *catalog_record_by_id(struct catalog *catalog, const char *record_id);
 
-/* Visits the records of a kind that the caller may see, in name order, after the cursor (NULL or "": from the start),
- * page_size at most (0: 100, at most 1000). shown_name: the name within that server. *next_cursor (caller frees with
- * base_free) is NULL at the end. Cursors are opaque, bound to kind and server, survive changes of the catalog. Errors:
- * ERR_CATALOG_CURSOR, ERR_CATALOG_NOT_FOUND (server), ERR_AUTH_PERMISSION_DENIED (<kind>s.read). */
+/* Visits the records of a kind that the caller may see and read, in name order, after the cursor (NULL or "": from the
+ * start), page_size at most (0: 100, at most 1000). shown_name: the name within that server. *next_cursor (caller frees
+ * with base_free) is NULL at the end. Cursors are opaque, bound to kind and server, survive changes of the catalog.
+ * Errors: ERR_CATALOG_CURSOR, ERR_CATALOG_NOT_FOUND (server), ERR_AUTH_PERMISSION_DENIED (<kind>s.read). */
 typedef void catalog_visit(void *arg, const struct catalog_record *record, const char *shown_name);
 bool catalog_list(struct catalog *catalog, const struct policy_context *context, enum catalog_kind kind,
                   const char *server_id, uint32_t page_size, const char *cursor, catalog_visit *visit, void *arg,
@@ -125,31 +132,39 @@ bool catalog_call_headers(struct catalog *catalog, const struct catalog_record *
 void catalog_headers_free(struct catalog_headers *headers);
 
 /* Arguments against the record's input schema: one JSON object. ERR_INVOKE_ARGUMENTS names the place and the rule (JSON
- * Schema 2020-12: type, properties, required, additionalProperties, items, enum, const, bounds, pattern,
- * allOf/anyOf/oneOf/not, local $ref; other keywords are annotations). */
+ * Schema 2020-12: type, properties, patternProperties, propertyNames, required, dependentRequired,
+ * additionalProperties, prefixItems, items, contains, enum, const, bounds, pattern, allOf/anyOf/oneOf/not,
+ * if/then/else, local $ref; other keywords are annotations). A schema that would cost too much for these arguments
+ * refuses them. */
 bool catalog_arguments_check(const struct catalog_record *record, const char *arguments_json, size_t length,
                              struct error *err);
 
 /* ---- writes ---- */
 
 /* Carries out an ApplyRequest whole or not at all; done is called once on the core thread, never from inside this
- * function. The response belongs to the callee and is freed after done; err is set when the store failed. actor: for
- * audit. */
+ * function, and must not close the catalog. The request is not needed after the call. response is valid during done;
+ * it is NULL when err says that the store failed.
+ *
+ * A credential with empty values keeps the values that are stored; where there are none the document is refused. */
 typedef void catalog_apply_done(void *arg, const Core__Admin__V1__ApplyResponse *response, const struct error *err);
 void catalog_apply(struct catalog *catalog, const Core__Admin__V1__ApplyRequest *request, catalog_apply_done *done,
                    void *arg);
 
-/* Documents as JSON, credentials left out, one call per document, in an order that applies cleanly. kinds: NULL or
- * none: all. */
+/* Documents as JSON, one call per document, in an order that applies cleanly; credentials with empty values, so that
+ * applying them again here changes nothing. kinds: NULL or none: all. */
 typedef void catalog_export_visit(void *arg, const char *document_json, size_t length);
 void catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg);
 
+/* Deletes one document and what depends on it alone (a gateway's records). Errors in done: ERR_ARGUMENT_INVALID (kind),
+ * ERR_CATALOG_NOT_FOUND, ERR_CATALOG_IN_USE (another document names it), ERR_STORE_*. */
 typedef void catalog_write_done(void *arg, uint64_t revision, const struct error *err);
 void catalog_delete(struct catalog *catalog, const char *kind, const char *name, catalog_write_done *done, void *arg);
 
 /* What an upstream offers now: creates, changes and deletes the records of this gateway so that they match. They
  * inherit visibility, team and owner of the gateway document. Unchanged content writes nothing. Definitions that break
- * the limits (name 1–128, size 256 KiB, depth, 5000 records a gateway) are left out and logged. */
+ * the limits (name 1–128 bytes, URI 2048, size 256 KiB, depth 64, 5000 records a gateway, the name in the definition)
+ * are left out and logged; one whose schema cannot be compiled is kept and its arguments are not checked. Error in
+ * done: ERR_CATALOG_NOT_FOUND (gateway), ERR_STORE_*. */
 struct catalog_discovered {
   enum catalog_kind kind;
   const char *original_name;
