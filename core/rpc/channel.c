@@ -10,7 +10,11 @@
 
 #define CHANNEL_MAGIC 0xC04ec4a1u
 
-enum { RECONNECT_MIN_MS = 50, RECONNECT_MAX_MS = 100 };
+enum {
+  RECONNECT_MIN_MS = 50,
+  RECONNECT_MAX_MS = 100,
+  CONNECT_TIMEOUT_MS = 5000, /* a busy peer may take its time to accept; a dead one fails at once */
+};
 
 static struct core_rpc_channel *channel_link(struct core_rpc_loop *loop, grpc_channel *handle) {
   struct core_rpc_channel *channel = BASE_NEW(struct core_rpc_channel);
@@ -36,7 +40,7 @@ struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, con
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
       INTEGER_ARGUMENT(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
       INTEGER_ARGUMENT(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, min_ms),
-      INTEGER_ARGUMENT(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, min_ms),
+      INTEGER_ARGUMENT(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS), /* named so; it bounds one attempt */
       INTEGER_ARGUMENT(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, max_ms),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, loop->options.message_max_bytes),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, loop->options.metadata_max_bytes),

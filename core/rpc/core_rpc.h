@@ -55,7 +55,9 @@ void core_rpc_loop_run(struct core_rpc_loop *loop);
  * Timers that are still pending then never fire. */
 void core_rpc_loop_stop(struct core_rpc_loop *loop, uint32_t grace_ms);
 
-/* After run returned (or without run). Closes what is still open: listeners, channels. Nulls the pointer; NULL-safe. */
+/* After run returned (or without run). Closes what is still open: listeners, channels. Nulls the pointer; NULL-safe.
+ * gRPC may take up to ten seconds here to give up a connection attempt that is under way (rare, seen under overload); a
+ * process that ends anyway may leave it out. */
 void core_rpc_loop_free(struct core_rpc_loop **loop);
 
 /* Runs task(argument) on the core thread, soon, in the order of posting per posting thread. Any thread. False: the loop

@@ -65,11 +65,15 @@ static inline void harness_remove_directory(struct harness *harness) {
   base_free(harness->path);
 }
 
-static inline void harness_stop(struct harness *harness, uint32_t grace_ms) {
+/* Returns how many milliseconds it took until run returned. */
+static inline int64_t harness_stop(struct harness *harness, uint32_t grace_ms) {
+  int64_t began_ms = clock_monotonic_ms();
   core_rpc_loop_stop(harness->loop, grace_ms);
   pthread_join(harness->thread, NULL);
+  int64_t took_ms = clock_monotonic_ms() - began_ms;
   core_rpc_loop_free(&harness->loop);
   harness_remove_directory(harness);
+  return took_ms;
 }
 
 /* ---- a call from the test's thread ---- */

@@ -1,12 +1,11 @@
 /* core_rpc_http.h: the HTTP/JSON twin of the gRPC services (TRN-2), so that a shell script with curl can take part:
  *
- *     curl --unix-socket /run/gatehouse/core/admin.http.sock -d '{}'
- * http://localhost/core.admin.v1.AdminService/GetStatus
+ *     curl --unix-socket /run/gatehouse/core/admin.http.sock --json '{}' http://localhost/grpc.health.v1.Health/Check
  *
  * POST /<package>.<Service>/<Method> with one JSON object (no body: the empty message) in the proto3 JSON mapping. The
  * answer of a unary method is one JSON object, of a server stream application/x-ndjson, one object a line, sent as the
  * client reads. An error is {"error":{"category","code","message","origin","retryable","retryAfterMs","traceId"}} with
- * ERR-1's HTTP status; in a stream that has begun it is the last line. Client streams are rpc `unsupported`.
+ * ERR-1's HTTP status; in a stream that has begun it is the last line. Client streams are `unsupported`.
  *
  * There is no second code path: each HTTP connection is a gRPC client of this same process over a socketpair that
  * carries the HTTP connection's identity. HTTP and JSON are handled on the I/O thread.
