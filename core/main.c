@@ -217,6 +217,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .log_level = levels[config->log_level],
       .control_fd = control ? (int)control_fd : -1,
       .in_flight_max = (uint32_t)config->spi_in_flight,
+      .watchdog_ms = (uint32_t)config->core_watchdog_ms,
       .modules = core->modules,
       .module_count = config->modules_count,
       .on_shutdown = on_supervisor_gone,

@@ -19,6 +19,8 @@ struct lifecycle_control {
   int fd;
   struct event *event; /* I/O thread */
   uint64_t sequence;
+  struct core_rpc_timer *heartbeat_timer;
+  int64_t heartbeat_due_us;
   atomic_bool stopped;
 };
 
@@ -58,10 +60,34 @@ bool lifecycle_control_restart(struct lifecycle_control *control, const char *mo
   return order_send(control, &message, err);
 }
 
+void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_kill_tag}};
+  str_copy(message.pb.body.kill.module_id, sizeof(message.pb.body.kill.module_id), module_id);
+  message.pb.body.kill.generation = generation;
+  order_send(control, &message, NULL);
+}
+
+/* A sign of life for the supervisor's watchdog, twice in its period; how late the timer was is how late the loop was.
+ */
+static void heartbeat(void *argument) {
+  struct lifecycle_control *control = argument;
+  int64_t now_us = clock_monotonic_us();
+  uint32_t period_ms = control->lifecycle->options.watchdog_ms / 2;
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_heartbeat_tag}};
+  int64_t late_ms = (now_us - control->heartbeat_due_us) / 1000;
+  message.pb.body.heartbeat.worst_delay_ms = late_ms > 0 ? (uint32_t)late_ms : 0;
+  order_send(control, &message, NULL);
+  control->heartbeat_due_us = now_us + (int64_t)period_ms * 1000;
+  control->heartbeat_timer = core_rpc_timer_start(control->lifecycle->options.loop, period_ms, heartbeat, control);
+}
+
 void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_core_ready_tag}};
   message.pb.body.core_ready.startup_ms = startup_ms;
   order_send(control, &message, NULL);
+  control->heartbeat_due_us = clock_monotonic_us();
+  if (control->lifecycle->options.watchdog_ms > 1)
+    heartbeat(control);
 }
 
 /* ---- news (core thread) ---- */
@@ -314,6 +340,7 @@ void lifecycle_control_stop(struct lifecycle_control **holder) {
   if (!control)
     return;
   atomic_store(&control->stopped, true);
+  core_rpc_timer_cancel(&control->heartbeat_timer);
   /* The struct itself stays until the process ends: a posted delivery may still name it. */
   core_rpc_io_post(control->lifecycle->options.loop, read_end, control);
 }

@@ -151,7 +151,7 @@ void lifecycle_discovery_scan(struct lifecycle *lifecycle) {
     if (stat(path, &status) != 0 || !S_ISSOCK(status.st_mode))
       continue;
     struct lifecycle_module *module = lifecycle_module_ensure(lifecycle, entry->d_name);
-    if (module && socket_is_new(module))
+    if (module && !module->attach_waits && socket_is_new(module))
       lifecycle_instance_attach(module);
   }
   closedir(directory);

@@ -1,6 +1,9 @@
 /* instance.c: takes one instance through the phases: Describe, check, Initialize, health watch, readiness. One call is
  * under way at a time; the health stream then tells of every change, and its end is the first sign of a death. A fresh
  * channel, secret and canary for each attach, so that nothing of a past life is accepted. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +21,8 @@
 #define STEP_TIMEOUT_MS 5000
 #define START_TIMEOUT_DEFAULT_MS 10000
 #define REATTACH_MS 500
+#define ATTACH_WAIT_MS 1 /* for the supervisor's word of a new process */
+#define ATTACH_WAITS_MAX 500
 #define SECRET_BYTES 32
 
 static void step_describe(struct lifecycle_instance *instance);
@@ -300,17 +305,41 @@ static void start_timed_out(void *argument) {
   instance->start_timer = NULL;
   char cause[LIFECYCLE_REASON_BYTES];
   snprintf(cause, sizeof(cause), "not ready in time; last: %.200s", instance->reason);
+  struct lifecycle_module *module = instance->module;
+  uint64_t generation = instance->generation;
   lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, cause);
+  if (module->lifecycle->control && module->pid && module->process_generation == generation)
+    lifecycle_control_kill(module->lifecycle->control, module->id, generation);
+}
+
+/* A socket can be seen before the supervisor's word of the process behind it has arrived: then the generation is not
+ * known yet. */
+static bool process_is_known(const struct lifecycle_module *module) {
+  if (!module->supervised)
+    return true;
+  return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
+}
+
+static void attach_again(void *argument) {
+  struct lifecycle_module *module = argument;
+  module->retry_timer = NULL;
+  lifecycle_instance_attach(module);
 }
 
 void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
   struct stat status;
+  core_rpc_timer_cancel(&module->retry_timer);
+  if (!process_is_known(module) && module->attach_waits < ATTACH_WAITS_MAX) {
+    module->attach_waits++;
+    module->retry_timer = core_rpc_timer_start(lifecycle->options.loop, ATTACH_WAIT_MS, attach_again, module);
+    return;
+  }
+  module->attach_waits = 0;
   if (stat(module->runtime_path, &status) == 0) {
     module->runtime_inode = status.st_ino;
     module->runtime_changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec;
   }
-  core_rpc_timer_cancel(&module->retry_timer);
   if (module->instance && module->instance->channel)
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_LOST, "replaced by a new instance");
   lifecycle_instance_free(&module->instance);

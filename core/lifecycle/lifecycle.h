@@ -59,6 +59,7 @@ struct lifecycle_options {
   const char *log_level;
   int control_fd; /* the supervisor's channel; -1: none */
   uint32_t in_flight_max;
+  uint32_t watchdog_ms; /* the supervisor's watchdog over this process; 0: none */
   const struct lifecycle_module_config *modules;
   size_t module_count;
   void (*on_shutdown)(void *arg); /* the supervisor is gone: drain and leave (LIF-13) */

@@ -71,6 +71,7 @@ struct lifecycle_module {
   int64_t runtime_changed_ns;
   struct lifecycle_instance *instance; /* the newest; NULL: none yet */
   struct core_rpc_timer *retry_timer;
+  unsigned attach_waits; /* for the supervisor's word of the process behind a new socket */
   uint64_t generation_last;
 
   /* What the supervisor says; zero without one. */
@@ -145,6 +146,7 @@ void lifecycle_discovery_scan(struct lifecycle *lifecycle);
 struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, int fd, struct error *err);
 void lifecycle_control_stop(struct lifecycle_control **control);
 void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms);
+void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation);
 bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                                uint32_t grace_ms, struct error *err);
 
