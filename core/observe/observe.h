@@ -52,6 +52,7 @@ struct observe_audit {
   const char *outcome;
   const char *trace_id;
   const char *details_json; /* object or NULL */
+  size_t details_length;    /* 0: details_json ends in NUL */
 };
 void observe_audit_append(struct observe *observe, const struct observe_audit *audit);
 /* Verifies a chain file: ERR_STORE_CORRUPT names the first bad line. */

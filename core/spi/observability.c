@@ -31,7 +31,8 @@ void spi_observability_emit_audit(const struct spi_call *call) {
                              .actor = context ? context->user_email : lifecycle_instance_module_id(call->instance),
                              .target = record->target ? record->target->name : "",
                              .outcome = record->outcome,
-                             .details_json = spi_text_or_null((const char *)record->details_json.data),
+                             .details_json = record->details_json.len ? (const char *)record->details_json.data : NULL,
+                             .details_length = record->details_json.len,
                          });
   }
   core_rpc_call_reply_message(call->call, &response.base);
