@@ -19,6 +19,7 @@
 #define RETRY_MS 50
 #define CANARY_DEADLINE_MS 5000
 #define SPI_DEADLINE_MS 10000
+#define SPI_IN_FLIGHT_DEFAULT 1024
 #define WATCH_METHOD "/core.spi.catalog.v1.CatalogService/Watch"
 
 static void prove_deny_path(struct module *module);
@@ -224,6 +225,19 @@ static void channel_state(bool connected, void *arg) {
   module_readiness_update(module);
 }
 
+static void channel_open(struct module *module, const char *spi_socket, uint32_t in_flight_max) {
+  struct rpc_channel_options options = {
+      .in_flight_max = in_flight_max, .keep_connected = true, .on_state = channel_state, .arg = module};
+  text_set(&module->spi_socket, spi_socket);
+  module->spi_in_flight_max = in_flight_max;
+  module->connected = false;
+  module->spi = rpc_channel_create(module->base, spi_socket, &options);
+}
+
+void module_attach_open(struct module *module, const char *spi_socket) {
+  channel_open(module, spi_socket, SPI_IN_FLIGHT_DEFAULT);
+}
+
 void module_attach_initialize(struct module *module, const core_module_v1_InitializeRequest *request) {
   struct secret *secret = secret_create(request->channel_secret->bytes, request->channel_secret->size);
   attached_set(module, false);
@@ -239,10 +253,10 @@ void module_attach_initialize(struct module *module, const core_module_v1_Initia
   module->initialized = true;
   if (!module->retry_timer)
     module->retry_timer = evtimer_new(module->base, retry, module);
-  if (!module->spi) {
-    struct rpc_channel_options options = {
-        .in_flight_max = request->in_flight_max, .keep_connected = true, .on_state = channel_state, .arg = module};
-    module->spi = rpc_channel_create(module->base, request->spi_socket, &options);
+  uint32_t in_flight_max = request->in_flight_max ? request->in_flight_max : SPI_IN_FLIGHT_DEFAULT;
+  if (!str_equal(module->spi_socket, request->spi_socket) || module->spi_in_flight_max != in_flight_max) {
+    rpc_channel_close(&module->spi);
+    channel_open(module, request->spi_socket, in_flight_max);
   }
   rpc_channel_metadata_set_secret(module->spi, MODULE_SECRET_METADATA, secret);
   secret_free(&secret);
@@ -262,6 +276,7 @@ void module_attach_close(struct module *module) {
   rpc_channel_close(&module->spi);
   if (module->retry_timer)
     event_free(BASE_TAKE(module->retry_timer));
+  text_set(&module->spi_socket, NULL);
   text_set(&module->canary_credential, NULL);
   text_set(&module->canary_message, NULL);
   text_set(&module->warm_message, NULL);

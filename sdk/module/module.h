@@ -121,7 +121,7 @@ enum module_spi_method {
   SPI_METHOD_COUNT
 };
 
-/* The channel, for streams (CatalogService.Invoke, Watch, …). Lives as long as the module; calls fail at once while no
+/* The channel, for streams (CatalogService.Invoke, Watch, …). Ask for it at each use: a new core may bring a new one. Calls fail at once while no
  * core is attached. */
 struct rpc_channel *module_spi(const struct module *module);
 

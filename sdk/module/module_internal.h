@@ -41,7 +41,9 @@ struct module {
 
   struct rpc_server *server;
   struct rpc_health *health;
-  struct rpc_channel *spi;
+  struct rpc_channel *spi; /* never NULL between start and finish */
+  char *spi_socket;
+  uint32_t spi_in_flight_max;
   struct rpc_call *canary_call;
   struct rpc_call *watch_call;
   struct event *retry_timer; /* canary or watch again */
@@ -89,6 +91,7 @@ void module_drain_begin(struct module *module, uint32_t deadline_ms, const char 
 uint32_t module_in_flight(struct module *module);
 
 /* attach.c: the SPI channel, the canary, the watch, readiness. */
+void module_attach_open(struct module *module, const char *spi_socket);
 void module_attach_initialize(struct module *module, const core_module_v1_InitializeRequest *request);
 void module_attach_close(struct module *module);
 void module_readiness_update(struct module *module);

@@ -29,6 +29,7 @@ static void usage(const struct module_definition *definition, FILE *out) {
           "Started by gatehouse-supervisor, or by hand with this environment:\n"
           "  GATEHOUSE_RUN             run directory (the runtime socket is <run>/modules/<id>/runtime.sock)\n"
           "  GATEHOUSE_RUNTIME_SOCKET  path of the runtime socket, instead\n"
+          "  GATEHOUSE_SPI_SOCKET      path of the core's SPI socket (default: <run>/core/spi/<id>.sock)\n"
           "  GATEHOUSE_MODULE_ID       id of the module (default: %s)\n"
           "  GATEHOUSE_GENERATION      number of this instance\n"
           "  GATEHOUSE_LOG_LEVEL       debug, info, warn or error\n"
@@ -123,6 +124,15 @@ static bool environment_read(struct module *module, struct error *err) {
   return true;
 }
 
+/* Where the core is expected; Initialize has the last word. */
+static void channel_open(struct module *module) {
+  const char *named = getenv("GATEHOUSE_SPI_SOCKET"), *run = getenv("GATEHOUSE_RUN");
+  char *path = !str_is_empty(named) ? base_strdup(named)
+                                    : base_asprintf("%s/core/spi/%s.sock", str_is_empty(run) ? "." : run, module->id);
+  module_attach_open(module, path);
+  base_free(path);
+}
+
 /* The folder of the runtime socket: made when the supervisor has not done so. */
 static bool runtime_folder_make(struct module *module, struct error *err) {
   char *folder = base_strdup(module->runtime_socket);
@@ -146,6 +156,7 @@ static bool start(struct module *module, struct error *err) {
   evsignal_add(module->signal_term, NULL);
   evsignal_add(module->signal_int, NULL);
   watchdog_start(module);
+  channel_open(module);
   if (module->definition->create && !module->definition->create(module, err))
     return false;
   return module_runtime_start(module, err);
