@@ -103,6 +103,29 @@ static void on_serving(void *argument, const struct lifecycle_instance *instance
     dispatch_serving_tell(core->dispatch);
 }
 
+/* ---- numbers that other rooms keep, taken over when someone looks ---- */
+
+static void gauges_refresh(void *argument) {
+  const struct core *core = argument;
+  struct store_metrics store = {0};
+  store_metrics_get(core->store, &store);
+  const struct {
+    enum observe_metric metric;
+    double value;
+  } gauges[] = {
+      {OBSERVE_SESSIONS, (double)sessions_count(core->sessions)},
+      {OBSERVE_CATALOG_RECORDS, (double)catalog_record_count(core->catalog)},
+      {OBSERVE_CATALOG_REVISION, (double)catalog_revision(core->catalog)},
+      {OBSERVE_STORE_COMMITS, (double)store.commits},
+      {OBSERVE_STORE_EVENTS, (double)store.events},
+      {OBSERVE_STORE_QUEUE_BYTES, (double)store.queue_bytes},
+      {OBSERVE_GRAPH_NODES, (double)psg_node_count(core->psg)},
+      {OBSERVE_GRAPH_EDGES, (double)psg_edge_count(core->psg)},
+  };
+  for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++)
+    observe_gauge_set(core->observe, gauges[i].metric, NULL, gauges[i].value);
+}
+
 /* ---- opening ---- */
 
 static bool open_store(struct core *core, struct error *err) {
@@ -260,6 +283,7 @@ static bool open_services(struct core *core, struct error *err) {
                                               .psg = core->psg,
                                               .store_backend = backends[core->config->store_backend]};
   core->admin = admin_create(&admin_options);
+  observe_refresh_set(core->observe, gauges_refresh, core);
   core_rpc_health_register(core->loop);
   return core_rpc_reflection_register(core->loop, descriptors, descriptor_length, err);
 }

@@ -29,31 +29,9 @@ void admin_get_status(const struct admin_call *call) {
   core__admin__v1__get_status_response__free_unpacked(response, NULL);
 }
 
-/* Numbers that other rooms keep are taken over when someone looks. */
-static void gauges_update(const struct admin_options *options) {
-  struct store_metrics store = {0};
-  store_metrics_get(options->store, &store);
-  const struct {
-    enum observe_metric metric;
-    double value;
-  } gauges[] = {
-      {OBSERVE_SESSIONS, (double)sessions_count(options->sessions)},
-      {OBSERVE_CATALOG_RECORDS, (double)catalog_record_count(options->catalog)},
-      {OBSERVE_CATALOG_REVISION, (double)catalog_revision(options->catalog)},
-      {OBSERVE_STORE_COMMITS, (double)store.commits},
-      {OBSERVE_STORE_EVENTS, (double)store.events},
-      {OBSERVE_STORE_QUEUE_BYTES, (double)store.queue_bytes},
-      {OBSERVE_GRAPH_NODES, (double)psg_node_count(options->psg)},
-      {OBSERVE_GRAPH_EDGES, (double)psg_edge_count(options->psg)},
-  };
-  for (size_t i = 0; i < sizeof(gauges) / sizeof(gauges[0]); i++)
-    observe_gauge_set(options->observe, gauges[i].metric, NULL, gauges[i].value);
-}
-
 void admin_get_metrics(const struct admin_call *call) {
   Core__Admin__V1__GetMetricsResponse response = CORE__ADMIN__V1__GET_METRICS_RESPONSE__INIT;
   struct buf text = {0};
-  gauges_update(&call->admin->options);
   observe_render(call->admin->options.observe, &text);
   response.text = admin_text(text.data);
   core_rpc_call_reply_message(call->call, &response.base);

@@ -40,6 +40,8 @@ void observe_duration(struct observe *observe, enum observe_metric metric, const
  * were refused. */
 uint32_t observe_module_publish(struct observe *observe, const char *module_id,
                                 const Core__Spi__Observability__V1__PublishMetricsRequest *request);
+/* Called before each observe_render, so that numbers which other rooms keep are taken over when someone looks. */
+void observe_refresh_set(struct observe *observe, void (*refresh)(void *arg), void *arg);
 /* Everything in text format 0.0.4. */
 void observe_render(struct observe *observe, struct buf *text);
 

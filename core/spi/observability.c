@@ -1,5 +1,6 @@
 /* observability.c: ObservabilityService: translation only; observe keeps. */
 #include "core/spi/spi_internal.h"
+#include "sdk/base/buf.h"
 #include "sdk/base/str.h"
 #include "wire/pbc/core/spi/observability/v1/observability.pb-c.h"
 
@@ -36,4 +37,13 @@ void spi_observability_emit_audit(const struct spi_call *call) {
                          });
   }
   core_rpc_call_reply_message(call->call, &response.base);
+}
+
+void spi_observability_get_metrics(const struct spi_call *call) {
+  Core__Spi__Observability__V1__GetMetricsResponse response = CORE__SPI__OBSERVABILITY__V1__GET_METRICS_RESPONSE__INIT;
+  struct buf text = {0};
+  observe_render(call->spi->options.observe, &text);
+  response.text = spi_text(text.data);
+  core_rpc_call_reply_message(call->call, &response.base);
+  buf_free(&text);
 }

@@ -67,14 +67,11 @@ static void check_module(const struct config *config, size_t index, struct confi
 }
 
 void config_cross_check(const struct config *config, struct config_problems *problems) {
-  struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "metrics.listener"};
+  struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "store.url"};
   for (size_t i = 0; i < config->listeners_count; i++)
     check_listener(config, i, problems);
   for (size_t i = 0; i < config->modules_count; i++)
     check_module(config, i, problems);
-  if (!str_is_empty(config->metrics_listener) && !config_listener_find(config, config->metrics_listener))
-    config_problem_add(problems, ERR_CONFIG_VALUE, &where, "no such listener: \"%s\"", config->metrics_listener);
-  where.key = "store.url";
   if (config->store_backend == CONFIG_STORE_POSTGRES && str_is_empty(config->store_url))
     config_problem_add(problems, ERR_CONFIG_VALUE, &where, "the postgres backend needs a connection string");
   where.key = "spi.backoff_max_ms";

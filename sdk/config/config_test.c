@@ -90,7 +90,6 @@ static const struct {
     {"modules:\n  - id: a\n    config: 5\n", 3, 13, ERR_CONFIG_TYPE, "modules[0].config", "expected a mapping"},
     {"modules:\n  - id: a\n    config: &x {y: *x}\n", 3, 13, ERR_CONFIG_VALUE, "modules[0].config", "too deeply"},
     {"modules:\n  - id: a\n    config: {b: 1, b: 2}\n", 3, 13, ERR_CONFIG_VALUE, "modules[0].config", "appears twice"},
-    {"metrics: {listener: none}\n", 0, 0, ERR_CONFIG_VALUE, "metrics.listener", "no such listener"},
     {"store: {backend: postgres}\n", 0, 0, ERR_CONFIG_VALUE, "store.url", "connection string"},
     {"spi: {backoff_min_ms: 100, backoff_max_ms: 50}\n", 0, 0, ERR_CONFIG_VALUE, "spi.backoff_max_ms", "below"},
 };
