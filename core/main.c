@@ -107,8 +107,6 @@ static void on_serving(void *argument, const struct lifecycle_instance *instance
 
 static void gauges_refresh(void *argument) {
   const struct core *core = argument;
-  struct store_metrics store = {0};
-  store_metrics_get(core->store, &store);
   const struct {
     enum observe_metric metric;
     double value;
@@ -116,9 +114,6 @@ static void gauges_refresh(void *argument) {
       {OBSERVE_SESSIONS, (double)sessions_count(core->sessions)},
       {OBSERVE_CATALOG_RECORDS, (double)catalog_record_count(core->catalog)},
       {OBSERVE_CATALOG_REVISION, (double)catalog_revision(core->catalog)},
-      {OBSERVE_STORE_COMMITS, (double)store.commits},
-      {OBSERVE_STORE_EVENTS, (double)store.events},
-      {OBSERVE_STORE_QUEUE_BYTES, (double)store.queue_bytes},
       {OBSERVE_GRAPH_NODES, (double)psg_node_count(core->psg)},
       {OBSERVE_GRAPH_EDGES, (double)psg_edge_count(core->psg)},
   };

@@ -60,6 +60,9 @@ static void family_not_for_it(Core__Module__V1__ModuleDescriptor *d) {
   d->n_spi_families = 5;
   d->spi_families = families_psg;
 }
+static void console_with_catalog(Core__Module__V1__ModuleDescriptor *d) {
+  d->protocol_family = (char *)(uintptr_t) "console";
+}
 static void no_parity(Core__Module__V1__ModuleDescriptor *d) {
   d->n_plugin_parity = 1;
 }
@@ -84,6 +87,7 @@ static const struct {
     {"asks for an unknown family", unknown_family, ERR_MODULE_DESCRIPTOR},
     {"does not ask for what its protocol needs", too_few_families, ERR_MODULE_DESCRIPTOR},
     {"asks for a family it may not have", family_not_for_it, ERR_MODULE_DESCRIPTOR},
+    {"shows metrics and wants the catalog", console_with_catalog, ERR_MODULE_DESCRIPTOR},
     {"says nothing of a hook", no_parity, ERR_MODULE_DESCRIPTOR},
     {"runs no plugins", parity_unsupported, ERR_MODULE_DESCRIPTOR},
     {"is no process of its own", embedded_only, ERR_MODULE_DESCRIPTOR},

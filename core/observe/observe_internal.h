@@ -62,6 +62,8 @@ struct observe {
   struct observe_family core[OBSERVE_METRIC_COUNT];
   struct observe_family *modules;
   struct observe_audit_log *audit; /* NULL: none is kept */
+  void (*refresh)(void *arg);      /* NULL: nobody has numbers to take over */
+  void *refresh_arg;
 };
 
 struct observe_metric_info {

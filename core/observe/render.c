@@ -95,8 +95,16 @@ static void family_append(struct buf *text, const struct observe_family *family,
   }
 }
 
+void observe_refresh_set(struct observe *observe, void (*refresh)(void *arg), void *arg) {
+  BASE_CHECK_MAGIC(observe, OBSERVE_MAGIC);
+  observe->refresh = refresh;
+  observe->refresh_arg = arg;
+}
+
 void observe_render(struct observe *observe, struct buf *text) {
   BASE_CHECK_MAGIC(observe, OBSERVE_MAGIC);
+  if (observe->refresh)
+    observe->refresh(observe->refresh_arg);
   if (observe->store) {
     struct store_metrics metrics;
     store_metrics_get(observe->store, &metrics);
