@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Writes docs/lifecycle.md from core/lifecycle/{states,events,transitions}.def (LIF-*)."""
+import page
+
+FOLDER = "core/lifecycle"
+INTRO = """# The lifecycle of a module
+
+Generated from `core/lifecycle/{states,events,transitions}.def` by `docs/generate/lifecycle.py`; do not edit.
+
+The core keeps one state machine per module instance. An instance is a module id with a generation: the number of its start, never
+given twice. The same table serves modules that the supervisor starts and modules that attach by themselves. A pair that is not in
+the table is forbidden: it is logged and changes nothing (`core/lifecycle/machine.c`). Every transition is logged with its cause,
+kept in the module's history (`gatehouse module show <id>`), and recorded in the state graph.
+
+How an instance gets through (`core/lifecycle/instance.c`):
+
+1. **discovered**: its runtime socket appeared below `modules/` in the run directory; the core dials it and calls `Describe`.
+2. **registered**: the [descriptor](writing-a-module.md#the-descriptor) was accepted: id, SPI version, SPI families, release policy.
+3. **initializing**: `Initialize` hands over the configuration, the channel secret and the canary credential.
+4. **warming**: the module took the configuration; the core follows its `grpc.health.v1.Health/Watch`.
+5. **ready**: the module reports every condition of readiness met, is healthy, and the core itself saw it being refused with the canary.
+   Listening alone is not ready. Only now calls are routed to it.
+6. **degraded**: it was ready and a condition fails now; it is not given new work, and comes back by itself.
+7. **draining**, **stopping**, **stopped**: it was asked to finish, reports that nothing is in flight, and ends.
+
+An instance that is refused, lost or late becomes **failed**. What follows is the supervisor's restart policy: **backoff** until
+the next start, or **quarantined** when it died too often; see [operating.md](operating.md#when-something-dies).
+"""
+
+
+def render():
+    states = page.rows(f"{FOLDER}/states.def", "LIFECYCLE_STATE")
+    events = page.rows(f"{FOLDER}/events.def", "LIFECYCLE_EVENT")
+    moves = page.rows(f"{FOLDER}/transitions.def", "LIFECYCLE_TRANSITION")
+    state_text, event_text = dict(states), dict(events)
+    next_of = {(start, event): end for start, event, end in moves}
+    for start, event, end in moves:
+        if start not in state_text or end not in state_text or event not in event_text:
+            page.fail(f"a transition names what is not there: {start}, {event}, {end}")
+    out = [*INTRO.splitlines(), "", "## States and transitions", "", "```mermaid", "stateDiagram-v2",
+           f"    [*] --> {states[0][1]}"]
+    joined = {}
+    for start, event, end in moves:
+        joined.setdefault((start, end), []).append(event_text[event])
+    out += [f"    {state_text[start]} --> {state_text[end]}: {', '.join(texts)}" for (start, end), texts in joined.items()]
+    out += ["```", "", "## The table", "",
+            "Rows are states, columns are events; an empty cell is forbidden. A new instance begins at "
+            f"*{states[0][1]}*; *backoff* and *quarantined* end with the next instance.", ""]
+    used = [event for event, _ in events if any(event == move[1] for move in moves)]
+    lines = [[text, *(state_text.get(next_of.get((name, event)), "") for event in used)] for name, text in states]
+    return [*out, *page.table(["state", *(event_text[event] for event in used)], lines)]
+
+
+page.main(render, "docs/lifecycle.md")
