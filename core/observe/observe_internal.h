@@ -94,8 +94,8 @@ struct observe_chain {
   uint64_t lines;
   uint64_t last_sequence;
   char last_hash[OBSERVE_HASH_HEX + 1];
-  uint64_t good_bytes;                       /* up to and with the last whole line */
-  uint64_t torn_bytes;                       /* behind it: a line that a crash cut short */
+  uint64_t good_bytes; /* up to and with the last whole line */
+  uint64_t torn_bytes; /* behind it: a line that a crash cut short */
 };
 /* False: ERR_STORE_CORRUPT names the first bad line, ERR_IO, ERR_NOT_FOUND. A torn last line is no error here. */
 bool observe_chain_read(const char *path, struct observe_chain *chain, struct error *err);

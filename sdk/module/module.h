@@ -121,8 +121,8 @@ enum module_spi_method {
   SPI_METHOD_COUNT
 };
 
-/* The channel, for streams (CatalogService.Invoke, Watch, …). Ask for it at each use: a new core may bring a new one. Calls fail at once while no
- * core is attached. */
+/* The channel, for streams (CatalogService.Invoke, Watch, …). Ask for it at each use: a new core may bring a new one.
+ * Calls fail at once while no core is attached. */
 struct rpc_channel *module_spi(const struct module *module);
 
 /* Calls a unary SPI method with nanopb structs (the request is encoded before this returns). The callback gets the
