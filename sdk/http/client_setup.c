@@ -104,7 +104,8 @@ static struct curl_slist *build_fields(struct http_call *call, bool has_body) {
   for (size_t i = 0; i < call->request.header_count; i++) {
     const struct http_header *header = &call->request.headers[i];
     bool is_type = strncasecmp(header->name, "content-", 8) == 0;
-    if ((call->cross_origin && IS_IN(header->name, credential_fields)) || (call->body_dropped && is_type))
+    bool is_private = i < call->request.private_header_count || IS_IN(header->name, credential_fields);
+    if ((call->cross_origin && is_private) || (call->body_dropped && is_type))
       continue;
     has_type = has_type || strcasecmp(header->name, "content-type") == 0;
     buf_clear(&line);

@@ -40,6 +40,7 @@ struct http_egress_policy {
   struct cidr_list denied;
   struct cidr_list defaults;
   bool https_only;
+  bool http_only;
   bool allow_all_addresses;
 };
 
@@ -137,6 +138,7 @@ struct http_egress_policy *http_egress_policy_create(const struct http_egress_ru
     rules = &none;
   struct http_egress_policy *policy = BASE_NEW(struct http_egress_policy);
   policy->https_only = rules->https_only;
+  policy->http_only = rules->http_only;
   policy->allow_all_addresses = rules->allow_all_addresses;
   copy_ports(policy, rules->ports);
   bool ok = copy_hosts(&policy->hosts, rules->hosts);
@@ -244,7 +246,8 @@ static bool blocked(const struct http_url *url, const char *why, struct error *e
 }
 
 bool http_egress_check_url(const struct http_egress_policy *policy, const struct http_url *url, struct error *err) {
-  if (policy->https_only && strcmp(url->scheme, "https") != 0)
+  if ((policy->https_only && strcmp(url->scheme, "https") != 0) ||
+      (policy->http_only && strcmp(url->scheme, "http") != 0))
     return blocked(url, "scheme", err);
   bool port_ok = policy->ports[0] == 0;
   for (const uint16_t *port = policy->ports; *port != 0; port++)

@@ -154,6 +154,10 @@ START_TEST(https_only_and_bad_entries) {
   ck_assert(url_allowed(policy, "https://a.example/"));
   ck_assert(!url_allowed(policy, "http://a.example/"));
   http_egress_policy_free(&policy);
+  policy = http_egress_policy_create(&(struct http_egress_rules){.http_only = true}, NULL);
+  ck_assert(url_allowed(policy, "http://a.example/"));
+  ck_assert(!url_allowed(policy, "https://a.example/"));
+  http_egress_policy_free(&policy);
   const char *bad[][2] = {{"10.0.0.0/33", NULL}, {"x", NULL}, {"1.2.3.4/", NULL}, {"::/129", NULL}};
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
     struct error err;

@@ -36,7 +36,7 @@ static struct buf *build_head(struct http_request *request, int status, bool has
   buf_append(head, "HTTP/1.1 ", 9);
   append_decimal(head, (uint64_t)status);
   buf_append_char(head, ' ');
-  buf_append_text(head, status_reason(status));
+  buf_append_text(head, http_status_reason(status));
   buf_append(head, "\r\n", 2);
   append_line(head, "Date", http_server_date(server));
   if (request->reply_content_type != NULL)

@@ -56,7 +56,8 @@ struct http_client_request {
   const char *url;
   const struct http_header *headers; /* values with control characters, Host-smuggling and framing fields are refused */
   size_t header_count;
-  const void *body; /* copied */
+  size_t private_header_count; /* the first so many of headers are credentials too: dropped when the origin changes */
+  const void *body;            /* copied */
   size_t body_bytes;
   int64_t
       timeout_ms; /* whole call with redirects, from now; 0: 60 s. Streams too: choose it long, or idle_timeout_ms */

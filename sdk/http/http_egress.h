@@ -25,6 +25,7 @@ struct http_egress_rules {
   const char *const *denied_cidrs;  /* refused whatever the other lists say */
   const uint16_t *ports;            /* when not empty (ended by 0): only these ports */
   bool https_only;                  /* refuse http */
+  bool http_only;                   /* refuse https */
   bool allow_all_addresses;         /* no default refusals: for tests and closed networks; denied_cidrs still hold */
 };
 

@@ -17,4 +17,7 @@ bool http_token_is_valid(const char *text, size_t length);
 /* True when text may be a field value: no control characters but HTAB, no DEL; bytes from 0x80 are allowed. */
 bool http_value_is_valid(const char *text, size_t length);
 
+/* The reason phrase of a status ("Not Found"); "Unnamed" for one without. Static; any thread. */
+const char *http_status_reason(int status);
+
 #endif

@@ -313,8 +313,7 @@ void request_body_end(struct http_request *request);
 void request_check_drained(struct http_request *request); /* calls on_drained when due; may finish the request */
 
 /* response.c */
-const char *status_reason(int status); /* status.c */
-bool status_has_no_body(int status);
+bool status_has_no_body(int status); /* status.c */
 void response_refuse(struct http_request *request, const struct http_refusal *refusal);
 
 #endif

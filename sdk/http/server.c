@@ -67,7 +67,7 @@ const char *http_server_render_error(struct http_server *server, int status, con
   if (server->options.render_error != NULL)
     return server->options.render_error(server->options.context, status, error, path, body);
   buf_printf(body, "{\"type\":\"about:blank\",\"title\":");
-  buf_append_json_string(body, status_reason(status), strlen(status_reason(status)));
+  buf_append_json_string(body, http_status_reason(status), strlen(http_status_reason(status)));
   buf_printf(body, ",\"status\":%d,\"detail\":", status);
   buf_append_json_string(body, error->message, strlen(error->message));
   buf_append_text(body, ",\"code\":");

@@ -45,7 +45,7 @@ static const struct {
     {505, "HTTP Version Not Supported"},
 };
 
-const char *status_reason(int status) {
+const char *http_status_reason(int status) {
   for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
     if (reasons[i].status == status)
       return reasons[i].reason;
