@@ -36,6 +36,7 @@ void measure_begin(struct measure *measure, const struct measure_command *comman
   measure->command = *command;
   measure->sample_count = 0;
   measure->errors = 0;
+  measure->total = 0;
   measure->counting = false;
   measure->counted_from_ns = measure_now_ns() + MEASURE_WARM_UP_NS;
   measure->end_ns = measure->counted_from_ns + command->milliseconds * 1000000;
@@ -54,6 +55,7 @@ static int64_t server_cpu_ns(const struct measure *measure) {
 void measure_record(struct measure *measure, int64_t started_ns, bool ok) {
   int64_t now = measure_now_ns();
   measure->errors += !ok;
+  measure->total++;
   if (started_ns < measure->counted_from_ns)
     return;
   if (!measure->counting) { /* the clocks start with the end of the first counted call: one call of thousands is off */
@@ -93,10 +95,10 @@ void measure_end(struct measure *measure, char *line, size_t line_bytes) {
   double seconds = (double)(measure->counted_until_ns - measure->counted_from_ns) / 1e9;
   qsort(measure->samples_ns, measure->sample_count, sizeof(uint32_t), sample_compare);
   snprintf(line, line_bytes,
-           "{\"calls\": %zu, \"errors\": %llu, \"p50_us\": %.2f, \"p99_us\": %.2f, \"rps\": %.0f, "
+           "{\"calls\": %zu, \"total\": %llu, \"errors\": %llu, \"p50_us\": %.2f, \"p99_us\": %.2f, \"rps\": %.0f, "
            "\"client_cpu_us\": %.2f, \"server_cpu_us\": %.2f}",
-           measure->sample_count, (unsigned long long)measure->errors, percentile_us(measure, 0.50),
-           percentile_us(measure, 0.99), calls / seconds, own / calls, server / calls);
+           measure->sample_count, (unsigned long long)measure->total, (unsigned long long)measure->errors,
+           percentile_us(measure, 0.50), percentile_us(measure, 0.99), calls / seconds, own / calls, server / calls);
 }
 
 void measure_free(struct measure *measure) {

@@ -32,7 +32,7 @@ struct measure {
   struct measure_command command;
   uint32_t *samples_ns;
   size_t sample_count, sample_capacity;
-  uint64_t errors;
+  uint64_t total, errors; /* with those of the warm-up */
   int64_t counted_from_ns, end_ns, counted_until_ns;
   clockid_t server_clock;
   int64_t own_cpu_ns, server_cpu_ns;

@@ -1,0 +1,119 @@
+"""kill -9 of a module and of the core: how long until the next call is served, and that nobody else notices.
+
+The clock runs from the signal to the first tools/call that is answered rightly, asked anew every quarter of a millisecond:
+kill, restart, attach and one whole call. Meanwhile a second MCP endpoint is asked every millisecond (tools/call; tools/list while the REST
+module is the victim); none of its requests may fail. When the core is killed nobody can be served for a moment: then a connection that
+breaks, or an answer that is neither the tool's result nor a refusal in the protocol's own form, counts as a failure.
+"""
+import json
+import os
+import select
+import signal
+import threading
+import time
+
+from common import Failure, Row, percentile, say
+from harness.http1 import Connection
+from stack import MARK, TOOL
+
+PROBE_PAUSE_S = 0.00025
+GIVE_UP_S = 20
+
+
+class Caller:
+    """One request at a time on a connection that is kept, with a new number each time."""
+
+    def __init__(self, stack, listener, method="tools/call"):
+        self.address, self.number, self.connection = stack.listener(listener), 0, None
+        self.request = stack.request_text("modern", listener, method)
+        self.wanted = None if method == "tools/call" else TOOL
+
+    def call(self):
+        """"right", "refused" (an answer in the protocol's own form) or "broken"."""
+        self.number += 1
+        text = f"{self.number:08d}"
+        try:
+            self.connection = self.connection or Connection(self.address, GIVE_UP_S)
+            self.connection.send_bytes(self.request.replace(MARK, text).encode())
+            answer = self.connection.read()
+            if answer is None:
+                raise ConnectionError
+            if (answer.header("connection") or "").lower() == "close":
+                self.close()
+            message = json.loads(answer.body)
+        except (OSError, ValueError):
+            self.close()
+            return "broken"
+        if answer.status == 200 and "result" in message and (self.wanted or text) in json.dumps(message["result"]) and not message["result"].get("isError"):
+            return "right"
+        return "refused" if "error" in message or message.get("result", {}).get("isError") else "broken"
+
+    def close(self):
+        if self.connection:
+            self.connection.close()
+            self.connection = None
+
+
+class Bystander(threading.Thread):
+    """Calls at another endpoint, one a millisecond, until stopped; counts the outcomes."""
+
+    def __init__(self, stack, listener, method):
+        super().__init__(daemon=True)
+        self.caller, self.stopping = Caller(stack, listener, method), threading.Event()
+        self.outcomes = {"right": 0, "refused": 0, "broken": 0}
+
+    def run(self):
+        while not self.stopping.wait(0.001):
+            self.outcomes[self.caller.call()] += 1
+        self.caller.close()
+
+    def stop(self):
+        self.stopping.set()
+        self.join()
+        return self.outcomes
+
+
+def back_again_ms(stack, name, caller):
+    """Kills once; milliseconds until the next right answer. Nothing is asked before the process is gone."""
+    process = os.pidfd_open(stack.pid(name))
+    start = time.monotonic()
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    select.select([process], [], [])
+    os.close(process)
+    while caller.call() != "right":
+        if time.monotonic() - start > GIVE_UP_S:
+            raise Failure(f"{name} did not serve again within {GIVE_UP_S} s")
+        time.sleep(PROBE_PAUSE_S)
+    return (time.monotonic() - start) * 1000
+
+
+# victim: (where to call, where others call meanwhile, budget in ms)
+VICTIMS = {"mcp": ("mcp", "mcp2", 10), "rest": ("mcp", "mcp2", 10), "core": ("mcp", "mcp2", 25)}
+
+
+def run_victim(options, stack, name):
+    """The rows of one process that is killed again and again."""
+    endpoint, other, budget_ms = VICTIMS[name]
+    caller, took = Caller(stack, endpoint), []
+    bystander = Bystander(stack, other, "tools/list" if name == "rest" else "tools/call")
+    bystander.start()
+    for number in range(options.kills):
+        took.append(back_again_ms(stack, name, caller))
+        stack.wait_ready()
+        time.sleep(options.settle)
+        if number % 10 == 9:
+            say(f"{name}: {number + 1} kills, the last one {took[-1]:.1f} ms")
+    caller.close()
+    seen = bystander.stop()
+    what = f"kill -9 of {name} to the next served call"
+    elsewhere = f"{name}: requests failed elsewhere ({other}), of {sum(seen.values())}"
+    failed = seen["broken"] + (seen["refused"] if name != "core" else 0)
+    return [Row(f"{what}: p50", percentile(took, 0.5), "ms", budget=("measured", "<=", budget_ms),
+                note=f"{len(took)} kills, fastest {min(took):.1f}"),
+            Row(f"{what}: p99", percentile(took, 0.99), "ms", note=f"slowest {max(took):.1f}"),
+            Row(elsewhere, failed, "requests", budget=("measured", "<=", 0),
+                note=f"refused in the protocol's form while no core was there: {seen['refused']}" if name == "core" else "")]
+
+
+def run(options, stack):
+    return [row for name in VICTIMS for row in run_victim(options, stack, name)]
