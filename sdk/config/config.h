@@ -115,6 +115,10 @@ const struct config_listener *config_listener_find(const struct config *config, 
  * same configuration. The caller frees with base_free. */
 char *config_overrides_text(const struct config_source *source);
 
+/* Appends the effective values of all keys as one JSON object, in the shape of the file: read as a file it gives the
+ * same configuration. */
+void config_json_write(const struct config *config, struct buf *target);
+
 /* The reference of all keys as Markdown: docs/configuration.md. */
 void config_reference_write(struct buf *target);
 

@@ -80,10 +80,10 @@ class Gateway:
         return out
 
     def status(self):
-        """`gatehouse status --output json` as data, or None while nobody answers."""
+        """`gatehouse status --output json` as data (also while something is not ready), or None while nobody answers."""
         out = self.ctl("status", "--output", "json", check=False)
         try:
-            return json.loads(out.stdout) if out.returncode == 0 else None
+            return json.loads(out.stdout) if out.returncode in (0, 3) else None
         except ValueError:
             return None
 

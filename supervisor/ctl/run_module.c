@@ -1,0 +1,143 @@
+/* run_module.c: `module describe|restart|upgrade|rollback`. */
+#include <stdio.h>
+#include <string.h>
+
+#include "sdk/base/str.h"
+#include "supervisor/ctl/ctl_internal.h"
+#include "wire/pbc/core/admin/v1/admin.pb-c.h"
+#include "wire/pbc/core/module/v1/module.pb-c.h"
+
+static void line(struct buf *target, const char *name, const char *text) {
+  struct buf safe = {0};
+  if (str_is_empty(text))
+    return;
+  ctl_text_append_safe(&safe, text, strlen(text));
+  buf_printf(target, "%-12s %s\n", name, safe.data);
+  buf_free(&safe);
+}
+
+static void instances_write(const Core__Admin__V1__DescribeModuleResponse *module, struct buf *target) {
+  static const char *const heads[] = {"GENERATION", "VERSION", "STATE", "PID", "UPTIME", "RESTARTS", "REASON"};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < module->n_instances; i++) {
+    const Core__Admin__V1__ProcessStatus *process = module->instances[i];
+    char uptime[32];
+    ctl_duration_format(process->uptime_ms, uptime);
+    ctl_table_cell_number(table, process->generation);
+    ctl_table_cell(table, process->version);
+    ctl_table_cell(table, process->state);
+    ctl_table_cell_number(table, process->pid);
+    ctl_table_cell(table, uptime);
+    ctl_table_cell_number(table, process->restarts);
+    ctl_table_cell(table, process->reason);
+  }
+  ctl_table_finish(&table, target);
+}
+
+static void history_write(const Core__Admin__V1__DescribeModuleResponse *module, struct buf *target) {
+  static const char *const heads[] = {"WHEN (UTC)", "GENERATION", "FROM", "TO", "CAUSE"};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < module->n_history; i++) {
+    const Core__Admin__V1__ModuleTransition *transition = module->history[i];
+    char when[32];
+    ctl_time_format(transition->at_ms, when);
+    ctl_table_cell(table, when);
+    ctl_table_cell_number(table, transition->generation);
+    ctl_table_cell(table, transition->from_state);
+    ctl_table_cell(table, transition->to_state);
+    ctl_table_cell(table, transition->cause);
+  }
+  ctl_table_finish(&table, target);
+}
+
+static int described(const char *id, const Core__Admin__V1__DescribeModuleResponse *module) {
+  struct buf text = {0};
+  line(&text, "module", id);
+  if (module->descriptor) {
+    line(&text, "version", module->descriptor->module_version);
+    line(&text, "family", module->descriptor->protocol_family);
+  }
+  buf_append_char(&text, '\n');
+  instances_write(module, &text);
+  buf_append_char(&text, '\n');
+  history_write(module, &text);
+  if (module->n_last_words)
+    buf_append_text(&text, "\nlast words of the instance before:\n");
+  for (size_t i = 0; i < module->n_last_words; i++) {
+    buf_append_text(&text, "  ");
+    ctl_text_append_safe(&text, module->last_words[i], strlen(module->last_words[i]));
+    buf_append_char(&text, '\n');
+  }
+  int status = ctl_print(&text);
+  buf_free(&text);
+  return status;
+}
+
+int ctl_run_module_describe(struct ctl *ctl) {
+  Core__Admin__V1__DescribeModuleRequest request = CORE__ADMIN__V1__DESCRIBE_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  Core__Admin__V1__DescribeModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/DescribeModule", &request.base, &status);
+  if (reply)
+    status =
+        ctl->output == CTL_OUTPUT_TABLE ? described(request.module_id, reply) : ctl_print_message(ctl, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+/* "restarting mcp (generation 7)", or the message. */
+static int under_way(const struct ctl *ctl, const char *what, uint64_t generation, const ProtobufCMessage *reply) {
+  struct buf text = {0};
+  if (ctl->output != CTL_OUTPUT_TABLE)
+    return ctl_print_message(ctl, reply);
+  buf_printf(&text, "%s %s (generation %llu)\n", what, ctl->arguments[0], (unsigned long long)generation);
+  int status = ctl_print(&text);
+  buf_free(&text);
+  return status;
+}
+
+int ctl_run_module_restart(struct ctl *ctl) {
+  Core__Admin__V1__RestartModuleRequest request = CORE__ADMIN__V1__RESTART_MODULE_REQUEST__INIT;
+  const char *drain = ctl_text(ctl, "drain");
+  uint64_t drain_ms = 0;
+  int status;
+  if (drain && (!ctl_duration_parse(drain, &drain_ms) || drain_ms == 0 || drain_ms > INT32_MAX))
+    return ctl_fail_usage("--drain is a time such as 5s or 2m, not \"%.60s\"", drain);
+  request.module_id = ctl->arguments[0];
+  request.drain_deadline_ms = (uint32_t)drain_ms;
+  Core__Admin__V1__RestartModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/RestartModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "restarting", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_upgrade(struct ctl *ctl) {
+  Core__Admin__V1__UpgradeModuleRequest request = CORE__ADMIN__V1__UPGRADE_MODULE_REQUEST__INIT;
+  int status;
+  if (ctl_has(ctl, "path") == ctl_has(ctl, "to"))
+    return ctl_fail_usage("module upgrade needs either --path or --to");
+  request.module_id = ctl->arguments[0];
+  request.path = ctl_borrow(ctl_text(ctl, "path"));
+  request.version = ctl_borrow(ctl_text(ctl, "to"));
+  Core__Admin__V1__UpgradeModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/UpgradeModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "upgrading", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_rollback(struct ctl *ctl) {
+  Core__Admin__V1__RollbackModuleRequest request = CORE__ADMIN__V1__ROLLBACK_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  Core__Admin__V1__RollbackModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/RollbackModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "rolling back", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
