@@ -1,0 +1,140 @@
+"""A core that follows a script, for one module alone: it serves the module's SPI socket, proves that the canary is refused, and
+calls ModuleRuntime. Messages are made from proto/ with protoc when the tests run."""
+import functools
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent import futures
+
+import grpc
+
+from . import BIN, ROOT
+from .processes import Process, wait_until
+
+RUNTIME = "/core.module.v1.ModuleRuntime/"
+CANARY = "canary-that-must-be-refused"
+LARGE = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
+
+
+@functools.cache
+def messages():
+    """The generated Python modules: common, module and auth."""
+    out = pathlib.Path(tempfile.mkdtemp(prefix="ghpb"))
+    try:
+        files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto" / "core").rglob("*.proto")]
+        subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={out}", *files], check=True)
+        sys.path.insert(0, str(out))
+        from core.common.v1 import common_pb2
+        from core.module.v1 import module_pb2
+        from core.spi.auth.v1 import auth_pb2
+        return common_pb2, module_pb2, auth_pb2
+    finally:
+        if str(out) in sys.path:
+            sys.path.remove(str(out))
+        shutil.rmtree(out)
+
+
+class Spi(grpc.GenericRpcHandler):
+    """Every method of the SPI: callers are refused, anything else is not there."""
+
+    def __init__(self):
+        self.calls = []
+
+    def service(self, details):
+        self.calls.append((details.method, dict(details.invocation_metadata)))
+        if not details.method.endswith("/ResolveCaller"):
+            return None
+        def refuse(_request, context):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "The credential is not valid.")
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def envelope(error):
+    """The ErrorEnvelope in the details of a failed call, or None."""
+    common = messages()[0]
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        from google.protobuf import any_pb2  # google.rpc.Status is code, message and details: read by hand
+        from google.protobuf.internal import decoder
+        position = 0
+        while position < len(value):
+            tag, position = decoder._DecodeVarint(value, position)
+            size, position = decoder._DecodeVarint(value, position)
+            if tag & 7 == 0:
+                continue
+            if tag >> 3 == 3:
+                found = common.ErrorEnvelope()
+                any_pb2.Any.FromString(value[position:position + size]).Unpack(found)
+                return found
+            position += size
+    return None
+
+
+class Module:
+    """One module's process, initialized by this core."""
+
+    def __init__(self, binary, module_id, initialize=True):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
+        self.runtime_socket, self.spi_socket = self.directory / "runtime.sock", self.directory / "spi.sock"
+        self.spi = Spi()
+        self.server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[self.spi])
+        self.server.add_insecure_port(f"unix:{self.spi_socket}")
+        self.server.start()
+        self.process = Process(module_id, [BIN / binary], self.directory, env={
+            "GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1"})
+        self.channel = None
+        try:
+            wait_until(lambda: self.runtime_socket.exists() or not self.process.running(), "the runtime socket")
+            assert self.process.running(), self.process.errors()
+            self.channel = grpc.insecure_channel(f"unix:{self.runtime_socket}", options=LARGE)
+            if initialize:
+                self.initialize(module_id)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, method, request, reply, timeout_s=20):
+        return self.channel.unary_unary(RUNTIME + method, request_serializer=type(request).SerializeToString,
+                                        response_deserializer=reply.FromString)(request, timeout=timeout_s)
+
+    def initialize(self, module_id):
+        _, module, _ = messages()
+        self.call("Initialize", module.InitializeRequest(
+            module_id=module_id, generation=1, spi_version="1", spi_socket=str(self.spi_socket), channel_secret=b"s" * 32,
+            granted_families=["auth"], canary_credential=CANARY, config_json=b"{}"), module.InitializeResponse)
+        wait_until(lambda: self.readiness().ready, "the module to be ready")
+
+    def readiness(self):
+        _, module, _ = messages()
+        return self.call("GetReadiness", module.GetReadinessRequest(), module.Readiness)
+
+    def invoke_start(self, plan, timeout_s=20):
+        """The stream of items."""
+        common, module, _ = messages()
+        return self.channel.unary_stream(
+            RUNTIME + "Invoke", request_serializer=module.InvokeRequest.SerializeToString,
+            response_deserializer=common.InvokeItem.FromString)(module.InvokeRequest(plan=plan), timeout=timeout_s)
+
+    def invoke(self, plan, timeout_s=20):
+        """The result."""
+        items = list(self.invoke_start(plan, timeout_s))
+        assert [item.WhichOneof("item") for item in items] == ["result"]
+        return items[0].result
+
+    def stop(self):
+        """Asks it to end, as an operator would; the exit status."""
+        status = self.process.stop()
+        self.close()
+        return status
+
+    def close(self):
+        if self.channel:
+            self.channel.close()
+        if self.process.running():
+            self.process.child.kill()
+            self.process.child.wait()
+        self.server.stop(None).wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
