@@ -111,6 +111,7 @@ static void gauges_refresh(void *argument) {
     enum observe_metric metric;
     double value;
   } gauges[] = {
+      {OBSERVE_CONTEXTS, (double)policy_context_count(core->policy)},
       {OBSERVE_SESSIONS, (double)sessions_count(core->sessions)},
       {OBSERVE_CATALOG_RECORDS, (double)catalog_record_count(core->catalog)},
       {OBSERVE_CATALOG_REVISION, (double)catalog_revision(core->catalog)},

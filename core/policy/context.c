@@ -147,6 +147,11 @@ bool policy_context_is_alive(struct policy *policy, const struct policy_context 
   return context->alive && policy_monotonic_us(policy) < context->deadline_us;
 }
 
+size_t policy_context_count(const struct policy *policy) {
+  BASE_CHECK_MAGIC(policy, POLICY_MAGIC);
+  return HASH_COUNT(policy->contexts);
+}
+
 /* ---- Revocation ---- */
 
 struct revoked_list {

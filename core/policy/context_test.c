@@ -297,7 +297,9 @@ START_TEST(spi3_a_module_that_is_gone_takes_its_contexts_along_silently) {
   policy_listen(policy, listener, &heard);
   struct made_token token = dev_token(policy);
   const struct policy_context *held = policy_context_hold(resolve(policy, token.header, ERR_NONE));
+  ck_assert_uint_eq(policy_context_count(policy), 1);
   policy_module_forget(policy, "mcp");
+  ck_assert_uint_eq(policy_context_count(policy), 0);
   policy_module_forget(policy, "nosuch");
   ck_assert(!policy_context_is_alive(policy, held));
   ck_assert_uint_eq(heard.calls, 0);

@@ -260,6 +260,8 @@ const struct policy_context *policy_context_find(struct policy *policy, const ch
 const struct policy_context *policy_context_hold(const struct policy_context *context);
 void policy_context_release(const struct policy_context **context); /* NULL-safe, nulls */
 bool policy_context_is_alive(struct policy *policy, const struct policy_context *context);
+/* Contexts kept now, of all modules; for metrics. */
+size_t policy_context_count(const struct policy *policy);
 
 /* Told, before the revoking function returns, which references of a module died by revocation (not by time), so that
  * they can be pushed to it. One listener; must not call back into policy. */
