@@ -1,0 +1,159 @@
+/* executions.c: what the gateway carries out (AEL-3, GLUE-7, SPI-9): an event when it starts and when it ends, a
+ * SpanNode under the trace of the run. This is on the path of every invocation: one allocation for the node, one for
+ * its object, one for the edge; events go straight into the bytes of the batch. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/psg/psg_internal.h"
+#include "sdk/base/str.h"
+
+#define SPAN_SPARE_BYTES 200 /* what the end adds to the object */
+
+static const char *const status_names[] = {[PSG_EXECUTION_COMPLETED] = "completed",
+                                           [PSG_EXECUTION_FAILED] = "failed",
+                                           [PSG_EXECUTION_CANCELLED] = "cancelled"};
+static const char *const event_types[] = {[PSG_EXECUTION_COMPLETED] = "execution_completed",
+                                          [PSG_EXECUTION_FAILED] = "execution_failed",
+                                          [PSG_EXECUTION_CANCELLED] = "execution_cancelled"};
+
+/* The executor kinds of the schema; what else the caller says is "external". */
+static const char *kind_known(const char *kind) {
+  static const char *const kinds[] = {"tool", "agent", "llm", "worker"};
+  for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+    if (str_equal(kind, kinds[i]))
+      return kinds[i];
+  return "external";
+}
+
+static void text_field(struct buf *json, const char *key, const char *text) {
+  if (!str_is_empty(text))
+    psg_field(json, key, text);
+}
+
+/* What event and node say alike. */
+static void about_append(struct buf *json, const struct psg_execution_start *start) {
+  text_field(json, "record_id", start->record_id);
+  text_field(json, "record_name", start->record_name);
+  text_field(json, "module", start->module_id);
+  text_field(json, "owner_family", start->owner_family);
+  text_field(json, "subject", start->subject);
+  text_field(json, "request_id", start->request_id);
+}
+
+void psg_execution_begin(struct psg *psg, const struct psg_execution_start *start,
+                         char execution_id[static ID_UUID_BYTES]) {
+  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  char at[PSG_TIME_LENGTH + 1];
+  const char *kind = kind_known(start->executor_kind);
+  struct buf *about = &psg->scratch;
+  buf_clear(about);
+  about_append(about, start);
+  psg_uuid_make(psg, execution_id);
+  struct buf *json = psg_event_open(psg, "runtime_execution", "execution_started", start->trace_id, at);
+  if (json) {
+    psg_literal(json, ",\"execution_id\":\"");
+    buf_append(json, execution_id, ID_UUID_BYTES - 1);
+    psg_literal(json, "\",\"executor_kind\":\"");
+    buf_append_text(json, kind);
+    psg_literal(json, "\",\"status\":\"running\",\"payload\":{\"operation\":\"invoke\"");
+    buf_append(json, about->data, about->length);
+    psg_literal(json, "}");
+    psg_event_close(psg);
+  }
+  /* The object: fixed part, what it is about, the status last. */
+  size_t begin = about->length;
+  psg_literal(about, "{\"span_id\":\"");
+  buf_append(about, execution_id, ID_UUID_BYTES - 1);
+  psg_literal(about, "\",\"parent_id\":\"");
+  buf_append(about, psg->run_id, ID_UUID_BYTES - 1);
+  psg_literal(about, "\",\"executor_kind\":\"");
+  buf_append_text(about, kind);
+  psg_literal(about, "\"");
+  buf_reserve(about, begin + 256); /* its own head is copied: no move in between */
+  buf_append(about, about->data, begin);
+  text_field(about, "trace_id", start->trace_id);
+  psg_literal(about, ",\"started_at\":\"");
+  buf_append(about, at, PSG_TIME_LENGTH);
+  psg_literal(about, "\",\"status\":\"running\"}");
+  struct psg_node *span = psg_graph_node_add(&psg->graph, PSG_TYPE_SpanNode, execution_id, about->data + begin,
+                                             about->length - begin, SPAN_SPARE_BYTES, true);
+  span->live = true;
+  psg_graph_parent_link(&psg->graph, span, psg->run);
+  psg_source_set(psg, PSG_SOURCE_CORE);
+  psg_touch(psg);
+}
+
+static void history_trim(struct psg *psg) {
+  while (psg->ended_count > psg->options.execution_history) {
+    struct psg_node *oldest = psg->ended;
+    DL_DELETE2(psg->ended, oldest, list_prev, list_next);
+    psg->ended_count--;
+    psg_graph_node_delete(&psg->graph, oldest);
+  }
+}
+
+static void span_end(struct psg *psg, struct psg_node *span, enum psg_execution_status status, uint64_t duration_us,
+                     const char *error_code, uint64_t result_bytes) {
+  char at[PSG_TIME_LENGTH + 1];
+  struct buf *more = &psg->scratch;
+  char *trace_id = psg_object_text(span->object, span->length, "trace_id");
+  char *kind = psg_object_text(span->object, span->length, "executor_kind");
+  buf_clear(more);
+  buf_printf(more, ",\"duration_us\":%" PRIu64 ",\"result_bytes\":%" PRIu64, duration_us, result_bytes);
+  text_field(more, "error_code", error_code);
+  struct buf *json = psg_event_open(psg, "runtime_execution", event_types[status], trace_id, at);
+  if (json) {
+    psg_literal(json, ",\"execution_id\":\"");
+    buf_append(json, span->id, ID_UUID_BYTES - 1);
+    psg_literal(json, "\",\"executor_kind\":\"");
+    buf_append_text(json, kind_known(kind));
+    psg_literal(json, "\",\"status\":\"");
+    buf_append_text(json, status_names[status]);
+    psg_literal(json, "\",\"payload\":{\"operation\":\"invoke\"");
+    buf_append(json, more->data, more->length);
+    psg_literal(json, "}");
+    psg_event_close(psg);
+  }
+  psg_literal(more, ",\"finished_at\":\"");
+  buf_append(more, at, PSG_TIME_LENGTH);
+  psg_literal(more, "\"");
+  psg_status_set(psg, span, status_names[status], more->data, more->length);
+  base_free(trace_id);
+  base_free(kind);
+  span->live = false;
+  DL_APPEND2(psg->ended, span, list_prev, list_next);
+  psg->ended_count++;
+}
+
+void psg_execution_end(struct psg *psg, const char *execution_id, enum psg_execution_status status,
+                       uint64_t duration_us, const char *error_code, uint64_t result_bytes) {
+  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  BASE_CHECK(status <= PSG_EXECUTION_CANCELLED);
+  struct psg_node *span = psg_graph_find(&psg->graph, execution_id);
+  if (!span || span->type != PSG_TYPE_SpanNode || !span->live)
+    return;
+  span_end(psg, span, status, duration_us, error_code, result_bytes);
+  history_trim(psg);
+  psg_source_set(psg, PSG_SOURCE_CORE);
+  psg_touch(psg);
+}
+
+void psg_executions_index(struct psg *psg) {
+  for (struct psg_node *node = psg->graph.nodes; node; node = node->hh.next) {
+    if (node->type != PSG_TYPE_SpanNode)
+      continue;
+    node->live = str_ends_with(node->object, ",\"status\":\"running\"}");
+    if (node->live)
+      continue;
+    DL_APPEND2(psg->ended, node, list_prev, list_next);
+    psg->ended_count++;
+  }
+}
+
+void psg_executions_abandon(struct psg *psg, enum psg_execution_status status, const char *error_code) {
+  for (struct psg_node *node = psg->graph.nodes; node; node = node->hh.next)
+    if (node->type == PSG_TYPE_SpanNode && node->live)
+      span_end(psg, node, status, 0, error_code, 0);
+  history_trim(psg);
+}
