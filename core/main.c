@@ -331,9 +331,9 @@ static void core_close(struct core *core) {
   sessions_close(&core->sessions);
   psg_close(&core->psg);
   catalog_close(&core->catalog);
+  observe_close(&core->observe);
   store_close(&core->store);
   policy_free(&core->policy);
-  observe_close(&core->observe);
   secrets_free(&core->secrets);
   if (core->signal_event)
     core_rpc_io_post(core->loop, signals_end, core);

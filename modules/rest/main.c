@@ -19,7 +19,7 @@ static const struct module_hook hooks[] = {
     {"tool_post_invoke", core_module_v1_HookParity_HOOK_PARITY_DELEGATE},
 };
 
-static const char *const spi_families[] = {"auth", NULL};
+static const char *const spi_families[] = {"auth", "catalog", "config", "observability", NULL};
 
 static bool create(struct module *module, struct error *err) {
   (void)err;
