@@ -1,6 +1,5 @@
 /* rpc_test.c: calls and streams between a client and a server of this room: what arrives, deadlines, cancellation,
  * limits. TRN-1, TRN-3, TRN-4, TRN-6, ERR-1, ERR-2. */
-*limits.* /
 #include "sdk/rpc/rpc_test_fixture.h"
 
     START_TEST(unary_calls_of_any_size_come_back) {
