@@ -259,11 +259,7 @@ START_TEST(a_credential_is_nowhere_in_plain_and_survives_a_restart) {
   ck_assert_str_eq(applied.changed[0], "spec.rest.credential");
   policy_context_release(&root);
   fixture_end(&fixture);
-  char wal[128];
-  unlink(fixture.path);
-  snprintf(wal, sizeof(wal), "%s.lock", fixture.path);
-  unlink(wal);
-  rmdir(fixture.folder);
+  fixture_off_disk(&fixture);
 }
 END_TEST
 
@@ -421,6 +417,7 @@ START_TEST(what_upstreams_offer_becomes_records) {
   ck_assert_str_eq(deleted.code, "catalog.record.in_use");
   buf_free(&changes);
   fixture_end(&fixture);
+  fixture_off_disk(&fixture);
 }
 END_TEST
 

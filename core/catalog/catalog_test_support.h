@@ -53,6 +53,16 @@ __attribute__((unused)) static void fixture_on_disk(struct fixture *fixture) {
   snprintf(fixture->path, sizeof(fixture->path), "%s/store.db", fixture->folder);
 }
 
+__attribute__((unused)) static void fixture_off_disk(struct fixture *fixture) {
+  static const char *const endings[] = {"", ".lock", "-wal", "-shm"};
+  for (size_t i = 0; i < COUNT(endings); i++) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s%s", fixture->path, endings[i]);
+    unlink(path);
+  }
+  ck_assert_int_eq(rmdir(fixture->folder), 0);
+}
+
 /* ---- apply and wait ---- */
 
 struct applied {
