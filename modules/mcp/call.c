@@ -28,7 +28,7 @@ static void fail_as_result(struct mcp_call *call, const struct error *err) {
 }
 
 void mcp_tool_fail(struct mcp_call *call, const struct error *err) {
-  if (error_is(err, ERR_INVOKE_ARGUMENTS) && mcp_call_version(call) >= MCP_VERSION_2025_11_25) {
+  if (err->category == ERROR_CATEGORY_INVALID_ARGUMENT && mcp_call_version(call) >= MCP_VERSION_2025_11_25) {
     fail_as_result(call, err);
   } else if (error_is(err, ERR_CATALOG_NOT_FOUND)) {
     struct mcp_problem problem;

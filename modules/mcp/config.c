@@ -22,6 +22,7 @@ const char mcp_config_schema_json[] =
     "\"sessionIdleTimeoutMs\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":2592000000},"
     "\"inFlightMax\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":100000},"
     "\"pageSize\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":1000},"
+    "\"listener\":{\"type\":\"string\",\"description\":\"Name of the listener to serve on; default: mcp.\"},"
     "\"instructions\":{\"type\":\"string\",\"description\":\"Told to clients that connect.\"}}}";
 
 static bool refuse(struct error *err, const char *key) {
@@ -79,10 +80,16 @@ static bool key_read(struct mcp_config *config, const char *key, const json_t *v
     return list_read(value, key, &config->allowed_hosts, err);
   if (strcmp(key, "allowedOrigins") == 0)
     return list_read(value, key, &config->allowed_origins, err);
-  if (strcmp(key, "instructions") == 0) {
-    if (!json_is_string(value))
+  const struct {
+    const char *key;
+    char **slot;
+  } texts[] = {{"instructions", &config->instructions}, {"listener", &config->listener}};
+  for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+    if (strcmp(key, texts[i].key) != 0)
+      continue;
+    if (!json_is_string(value) || json_string_length(value) == 0)
       return refuse(err, key);
-    config->instructions = base_strdup(json_string_value(value));
+    *texts[i].slot = base_strdup(json_string_value(value));
     return true;
   }
   return error_set(err, ERR_MODULE_CONFIG, "there is no key %.40s", key);
@@ -116,5 +123,6 @@ void mcp_config_clear(struct mcp_config *config) {
   list_free(config->allowed_hosts);
   list_free(config->allowed_origins);
   base_free(config->instructions);
+  base_free(config->listener);
   *config = (struct mcp_config){0};
 }

@@ -350,6 +350,7 @@ bool mcp_http_start(struct mcp *mcp, struct error *err) {
   struct http_server_options options;
   int fd;
   unsigned count = 0;
+  const char *listener = mcp->config.listener ? mcp->config.listener : MCP_LISTENER;
   if (mcp->http)
     return true;
   http_server_options_init(&options);
@@ -358,10 +359,10 @@ bool mcp_http_start(struct mcp *mcp, struct error *err) {
   options.render_error = render_error;
   options.context = mcp;
   mcp->http = http_server_create(module_event_base(mcp->module), &options);
-  while ((fd = module_listener_take(mcp->module, MCP_LISTENER)) >= 0) {
+  while ((fd = module_listener_take(mcp->module, listener)) >= 0) {
     if (!http_server_listen_fd(mcp->http, fd, NULL, err))
       return false;
     count++;
   }
-  return count > 0 || error_set(err, ERR_MODULE_CONFIG, "no listening socket named \"" MCP_LISTENER "\" was passed in");
+  return count > 0 || error_set(err, ERR_MODULE_CONFIG, "no listening socket named \"%s\" was passed in", listener);
 }

@@ -34,6 +34,7 @@ struct mcp_config {
   uint32_t in_flight_max;
   uint32_t page_size; /* 0: the core's default */
   char *instructions; /* NULL: none */
+  char *listener;     /* NULL: "mcp" */
 };
 
 extern const char mcp_config_schema_json[];
