@@ -1,0 +1,218 @@
+/* replay_test.c: the graph is what its log says: after any operations, from the log alone or from a checkpoint and what
+ * follows it, the same state hash; the conservation law over all events. CHK-4, PSG-12, PSG-7, VSL-10, REF-3, DRIFT-8.
+ */
+#include "core/psg/psg_test_support.h"
+
+struct world {
+  char contexts[8][ID_UUID_BYTES], plans[24][ID_UUID_BYTES], steps[64][ID_UUID_BYTES];
+  char executions[64][ID_UUID_BYTES];
+  unsigned ok, refused;
+};
+
+static void counted(void *arg, uint64_t revision, const char *event_id, const struct error *err) {
+  struct world *world = arg;
+  (void)revision;
+  if (err) {
+    world->refused++;
+    ck_assert_str_eq(event_id, "");
+    ck_assert_str_ne(err->code, "");
+  } else {
+    world->ok++;
+    ck_assert(id_is_uuid_v4(event_id));
+  }
+}
+
+static unsigned pick(unsigned *seed, unsigned below) {
+  *seed = *seed * 1103515245u + 12345u;
+  return *seed / 65536u % below;
+}
+
+/* A random step through the world; many are refused, and that is as it should be. */
+static void random_operation(struct psg *psg, struct world *world, unsigned *seed) {
+  static const char *const context_statuses[] = {"draft", "active", "suspended", "archived", "closed"};
+  static const char *const plan_statuses[] = {"draft", "proposed", "approved", "in_progress", "completed", "failed"};
+  static const char *const step_statuses[] = {"pending", "in_progress", "blocked", "completed", "failed", "skipped"};
+  char object[512];
+  const char *context = world->contexts[pick(seed, 8)], *plan = world->plans[pick(seed, 24)],
+             *step = world->steps[pick(seed, 64)], *other = world->steps[pick(seed, 64)];
+  char *execution = world->executions[pick(seed, 64)];
+  unsigned number = pick(seed, 1000);
+  switch (pick(seed, 11)) {
+  case 0:
+    snprintf(object, sizeof(object), "{\"context_id\":\"%s\",\"title\":\"t%u\",\"status\":\"%s\"}", context, number,
+             context_statuses[pick(seed, 5)]);
+    psg_node_put(psg, "ContextNode", context, object, strlen(object), 0, "mcp", counted, world);
+    break;
+  case 1:
+  case 2:
+    snprintf(object, sizeof(object),
+             "{\"plan_id\":\"%s\",\"context_id\":\"%s\",\"title\":\"t\\u00e4%u\",\"status\":\"%s\"}", plan, context,
+             number, plan_statuses[pick(seed, 6)]);
+    psg_node_put(psg, "PlanNode", plan, object, strlen(object), 0, "a2a", counted, world);
+    break;
+  case 3:
+  case 4:
+  case 5:
+    snprintf(object, sizeof(object), "{ \"step_id\":\"%s\",\n\"plan_id\":\"%s\",\"n\":[%u,{}],\"status\":\"%s\"}", step,
+             plan, number, step_statuses[pick(seed, 6)]);
+    psg_node_put(psg, "StepNode", step, object, strlen(object), 0, "mcp", counted, world);
+    break;
+  case 6:
+    psg_edge_add(psg, "DEPENDS_ON", step, other, "mcp", counted, world);
+    break;
+  case 7:
+    psg_edge_remove(psg, "DEPENDS_ON", step, other, "mcp", counted, world);
+    break;
+  case 8:
+    if (pick(seed, 3) == 0)
+      psg_node_delete(psg, "StepNode", step, "mcp", counted, world);
+    else if (pick(seed, 3) == 0)
+      psg_node_delete(psg, "PlanNode", plan, "mcp", counted, world);
+    break;
+  case 9:
+    psg_execution_begin(psg, &(struct psg_execution_start){.executor_kind = "llm", .record_name = "x"}, execution);
+    break;
+  default:
+    psg_execution_end(psg, execution, (enum psg_execution_status)pick(seed, 3), number, NULL, number);
+  }
+}
+
+static void world_make(struct world *world) {
+  *world = (struct world){0};
+  for (int i = 0; i < 8; i++)
+    id_uuid_v4(world->contexts[i]);
+  for (int i = 0; i < 24; i++)
+    id_uuid_v4(world->plans[i]);
+  for (int i = 0; i < 64; i++)
+    id_uuid_v4(world->steps[i]);
+}
+
+/* The hash of a second graph that reads the store of the first. */
+static void hash_from_store(struct bench *bench, char hash[static 65]) {
+  struct error err = {0};
+  struct psg second = {.magic = PSG_MAGIC, .options = {.store = bench->store}};
+  ck_assert_msg(psg_genesis(&second, &err), "%s: %s", err.code, err.message);
+  psg_state_hash(&second, hash);
+  ck_assert_uint_eq(psg_node_count(&second), psg_node_count(bench->psg));
+  ck_assert_uint_eq(psg_edge_count(&second), psg_edge_count(bench->psg));
+  psg_graph_clear(&second.graph);
+  psg_journal_free(&second);
+}
+
+START_TEST(random_operations_replay_to_the_same_hash) {
+  struct bench bench = {.execution_history = 20};
+  struct world world;
+  unsigned seed = (unsigned)_i * 7919u + 1;
+  char live[65], replayed[65];
+  world_make(&world);
+  bench_open(&bench);
+  for (int i = 1; i <= 3000; i++) {
+    random_operation(bench.psg, &world, &seed);
+    if (pick(&seed, 20) == 0)
+      psg_flush(bench.psg);
+    if (pick(&seed, 40) == 0)
+      store_dispatch(bench.store);
+    if (i % 1000 == 700) { /* a checkpoint in the middle */
+      ck_assert(psg_commit_now(bench.psg, true, NULL));
+    }
+    if (i % 500 == 0) {
+      law_holds(&bench);
+      psg_state_hash(bench.psg, live);
+      hash_from_store(&bench, replayed);
+      ck_assert_str_eq(live, replayed);
+    }
+  }
+  ck_assert_uint_gt(world.ok, 100);
+  ck_assert_uint_gt(world.refused, 100);
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_start(&bench);
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
+START_TEST(what_was_flushed_survives_a_crash_and_nothing_else) {
+  struct bench bench = {0};
+  struct world world;
+  char kept[ID_UUID_BYTES], lost[ID_UUID_BYTES];
+  world_make(&world);
+  bench_open(&bench);
+  psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, kept);
+  bench_settle(&bench);
+  psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, lost);
+  bench_crash(&bench);
+  bench_start(&bench);
+  ck_assert_ptr_nonnull(psg_node_get(bench.psg, "SpanNode", kept, NULL));
+  ck_assert_ptr_null(psg_node_get(bench.psg, "SpanNode", lost, NULL));
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
+static void open_fails(struct bench *bench, const char *code) {
+  struct error err = {0};
+  struct psg *psg = psg_open(&(struct psg_options){.store = bench->store}, &err);
+  ck_assert_ptr_null(psg);
+  ck_assert_str_eq(err.code, code);
+}
+
+START_TEST(a_damaged_log_or_checkpoint_is_refused) {
+  static const struct {
+    const char *kind; /* what is put into the store behind the graph's back */
+    const char *text;
+  } damages[] = {
+      {"checkpoint", "{}"},
+      {"checkpoint", "not json"},
+      {"genesis", "{\"graph_id\":\"x\"}"},
+      {"event", "not json"},
+      {"event", "{\"graph_id\":\"GRAPH\"}"},
+      {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operation\":\"delete\",\"node_type\":\"PlanNode\",\"node_id\":"
+                "\"00000000-0000-4000-8000-000000000000\",\"edges\":0,\"node_count\":1,\"edge_count\":1}}"},
+      {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operations\":[],\"node_count\":99,\"edge_count\":1}}"},
+      {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operation\":\"create\",\"edge_type\":\"X\",\"from_id\":1}}"},
+  };
+  struct bench bench = {0};
+  bench_open(&bench);
+  char graph_id[ID_UUID_BYTES], event_id[ID_UUID_BYTES], text[512];
+  str_copy(graph_id, sizeof(graph_id), psg_graph_id(bench.psg));
+  psg_close(&bench.psg);
+  const char *place = strstr(damages[_i].text, "GRAPH");
+  snprintf(text, sizeof(text), "%.*s%s%s", place ? (int)(place - damages[_i].text) : (int)strlen(damages[_i].text),
+           damages[_i].text, place ? graph_id : "", place ? place + 5 : "");
+  id_uuid_v4(event_id);
+  struct store_batch *batch = store_batch_create();
+  if (str_equal(damages[_i].kind, "checkpoint"))
+    store_checkpoint_put(batch, "psg.graph", store_last_seq(bench.store), text, strlen(text));
+  else if (str_equal(damages[_i].kind, "genesis"))
+    store_batch_put(batch, "psg", "genesis", text, strlen(text), STORE_REVISION_ANY);
+  else
+    store_batch_append_event(batch, &(struct store_event){.event_id = event_id,
+                                                          .family = "graph_update",
+                                                          .type = "bulk",
+                                                          .wall_us = store_event_time_next(bench.store),
+                                                          .bytes = text,
+                                                          .length = strlen(text)});
+  ck_assert(store_commit_sync(bench.store, &batch, NULL, NULL));
+  open_fails(&bench, "store.corrupt");
+  store_close(&bench.store);
+  bench_remove(&bench);
+}
+END_TEST
+
+int main(void) {
+  Suite *suite = suite_create("psg.replay");
+  TCase *tcase = tcase_create("psg.replay");
+  tcase_set_timeout(tcase, 110);
+  tcase_add_loop_test(tcase, random_operations_replay_to_the_same_hash, 0, 3);
+  tcase_add_test(tcase, what_was_flushed_survives_a_crash_and_nothing_else);
+  tcase_add_loop_test(tcase, a_damaged_log_or_checkpoint_is_refused, 0, 8);
+  suite_add_tcase(suite, tcase);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
