@@ -1,7 +1,8 @@
 /* observe.c: life of the room and the core's own metrics.
  *
- * A sample costs one hash look-up: the key of a series is its label values as they were given, each with its NUL, put
- * together on the stack. The rendered form is made once, with the series. */
+ * The key of a series is its label values as they were given, each with its NUL, put together on the stack. A few
+ * recent series of each metric are found by comparing keys, the others by one hash look-up. The rendered form is made
+ * once, with the series. */
 #include "core/observe/observe_internal.h"
 
 #include <string.h>
@@ -85,8 +86,17 @@ static struct observe_series *core_series(struct observe *observe, enum observe_
   char key[OBSERVE_LABELS_MAX * (OBSERVE_LABEL_VALUE_MAX_BYTES + 1)];
   size_t key_length = key_build(key, labels ? labels : no_labels);
   struct observe_family *family = &observe->core[metric];
-  struct observe_series *series = observe_series_find(family, key, key_length);
-  return series ? series : core_series_add(family, metric, key, key_length);
+  size_t slot = key_length ? (key_length + (uint8_t)key[0] + (uint8_t)key[key_length / 2] * 5u +
+                              (uint8_t)key[key_length - (key_length > 1 ? 2 : 1)] * 3u) %
+                                 OBSERVE_RECENT
+                           : 0;
+  struct observe_series *series = family->recent[slot];
+  if (series && series->key_length == key_length && memcmp(series->key, key, key_length) == 0)
+    return series;
+  series = observe_series_find(family, key, key_length);
+  if (!series)
+    series = core_series_add(family, metric, key, key_length);
+  return family->recent[slot] = series;
 }
 
 void observe_count(struct observe *observe, enum observe_metric metric, const char *const *labels, uint64_t increment) {

@@ -18,6 +18,7 @@
 #define OBSERVE_CORE_SERIES_MAX 1000 /* per metric of the core; what comes later is counted as "other" */
 #define OBSERVE_SERIES_DEFAULT 10000
 #define OBSERVE_HASH_HEX 64
+#define OBSERVE_RECENT 16
 
 enum observe_kind { OBSERVE_COUNTER, OBSERVE_GAUGE, OBSERVE_HISTOGRAM };
 
@@ -50,6 +51,7 @@ struct observe_family {
   double *bounds; /* module histograms */
   size_t bound_count;
   struct observe_series *series;
+  struct observe_series *recent[OBSERVE_RECENT]; /* core: by a few bytes of the key, checked against all of it */
 };
 
 struct observe_audit_log; /* audit.c */

@@ -66,7 +66,10 @@ struct session *session_row_read(const char *id, const void *value, size_t lengt
   }
   session->idle_ms = (uint32_t)idle_ms;
   session->stored_expires_at_ms = session->expires_at_ms;
-  if (json_member(value, length, "state", &state, &session->state_length))
-    session->state = base_memdup(state, session->state_length);
+  size_t state_length;
+  if (json_member(value, length, "state", &state, &state_length)) {
+    session->state = base_memdup(state, state_length);
+    session->state_length = state_length;
+  }
   return session;
 }

@@ -1,25 +1,70 @@
 #!/usr/bin/env python3
-"""Writes docs/metrics.md from core/observe/metrics.def and buckets.def (SPI-16)."""
-import page
+"""Writes docs/metrics.md from core/observe/metrics.def and buckets.def (SPI-16).
 
-INTRO = """# Metrics
+  metrics.py METRICS_DEF BUCKETS_DEF OUT           write OUT
+  metrics.py METRICS_DEF BUCKETS_DEF OUT --check   exit 1 when OUT is not what would be written
 
-Generated from `core/observe/metrics.def` and `core/observe/buckets.def` by `docs/generate/metrics.py`; do not edit.
-
-The core is the system of record. Operators read the same text, Prometheus format 0.0.4, from `StatusService.GetMetrics` on the admin
-socket, or from `GET /metrics` of the console module; [operating.md](operating.md#metrics) says how to switch that on. A metric without a
-sample is not shown. What a module publishes itself is named `gatehouse_module_…` and carries the label `module`.
+Standard library only.
 """
+import re
+import sys
 
 
-def render():
-    metrics = page.rows("core/observe/metrics.def", "METRIC")
-    bounds = [text for _us, text in page.rows("core/observe/buckets.def", "BUCKET")]
-    out = [*INTRO.splitlines(), "",
-           *page.table(("metric", "kind", "labels", "meaning"),
-                       [(f"`{name}`", kind.lower(), ", ".join(f"`{label}`" for label in labels.split(",") if label), about)
-                        for _id, kind, name, about, labels in metrics])]
-    return [*out, "", "Histograms have these upper bounds in seconds, and `+Inf`: " + ", ".join(bounds) + "."]
+def fail(message):
+    sys.exit(f"metrics.py: {message}")
 
 
-page.main(render, "docs/metrics.md")
+def read(path):
+    return open(path, encoding="utf-8").read()
+
+
+def read_metrics(path):
+    source = read(path)
+    body = source[source.index("*/") + 2:]
+    rows = re.findall(r'METRIC\(\s*\w+,\s*(\w+),\s*"([^"]*)",\s*"([^"]*)",\s*"([^"]*)"\s*\)', body)
+    if not rows or len(rows) != len(re.findall(r"^METRIC\(", body, re.M)):
+        fail(f"{path} has a line that this script cannot read")
+    return rows
+
+
+def read_buckets(path):
+    rows = re.findall(r'^BUCKET\((\d+), "([0-9.]+)"\)$', read(path), re.M)
+    bounds = [int(us) for us, _ in rows]
+    if not bounds or bounds != sorted(set(bounds)):
+        fail(f"{path}: the bounds do not rise")
+    for us, seconds in rows:
+        if round(float(seconds) * 1e6) != int(us):
+            fail(f"{path}: {us} is not {seconds} s")
+    return [seconds for _, seconds in rows]
+
+
+def render(metrics, buckets):
+    out = ["# Metrics", "",
+           "Generated from `core/observe/metrics.def` by `docs/generate/metrics.py`; do not edit. The core is the system of "
+           "record and answers in Prometheus text format 0.0.4. What modules publish appears as `gatehouse_module_<name>` "
+           "with the label `module`. A metric of the core keeps at most 1000 series; what comes later is counted with every "
+           "label `other`.", "", "| name | kind | labels | meaning |", "|---|---|---|---|"]
+    for kind, name, text, labels in metrics:
+        labels = ", ".join(f"`{label}`" for label in labels.split(",")) if labels else "–"
+        out.append(f"| `{name}` | {kind.lower()} | {labels} | {text} |")
+    out += ["", "Histograms are durations in seconds with the buckets " + ", ".join(buckets) + " and +Inf."]
+    return "\n".join(out) + "\n"
+
+
+def main():
+    if len(sys.argv) not in (4, 5):
+        fail("usage: metrics.py METRICS_DEF BUCKETS_DEF OUT [--check]")
+    text = render(read_metrics(sys.argv[1]), read_buckets(sys.argv[2]))
+    if len(sys.argv) == 5:
+        try:
+            committed = read(sys.argv[3])
+        except FileNotFoundError:
+            committed = ""
+        if committed != text:
+            fail(f"{sys.argv[3]} is stale: run {' '.join(sys.argv[:4])}")
+    else:
+        with open(sys.argv[3], "w", encoding="utf-8") as out:
+            out.write(text)
+
+
+main()
