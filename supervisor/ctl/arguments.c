@@ -200,7 +200,7 @@ int ctl_arguments_read(struct ctl *ctl, int argc, char **argv) {
   if (ctl_has(ctl, "version"))
     return ctl_run_version(ctl);
   if (count == 0 && !ctl_has(ctl, "help"))
-    return ctl_fail_usage("which command?");
+    return ctl_fail_usage("no command was given");
   if (count == 0 || (count == 1 && str_equal(rest[0], "help"))) {
     struct buf text = {0};
     ctl_help_write(&text);

@@ -6,6 +6,7 @@
 #include <yaml.h>
 
 #include "sdk/base/json.h"
+#include "sdk/base/str.h"
 #include "supervisor/ctl/ctl_internal.h"
 
 static int collect(void *target, unsigned char *data, size_t length) {
@@ -39,9 +40,14 @@ static bool is_ambiguous(const char *text, size_t length) {
   return strspn(text, "0123456789+-._:eExob") == length;
 }
 
+/* What no YAML can hold (U+0000, half a surrogate pair) is shown as JSON writes it. */
 static void emit_text(yaml_emitter_t *emitter, const char *token, size_t token_length) {
   char *text = json_string_decode(token, token_length);
-  const char *shown = text ? text : "";
+  if (!text || !str_is_utf8(text, strlen(text))) {
+    base_free(text);
+    text = base_strndup(token + 1, token_length - 2);
+  }
+  const char *shown = text;
   size_t length = strlen(shown);
   yaml_scalar_style_t style = YAML_ANY_SCALAR_STYLE;
   if (is_ambiguous(shown, length))
