@@ -30,21 +30,23 @@ void ctl_client_close(struct ctl *ctl) {
 }
 
 bool ctl_error_is_unreachable(const struct error *err) {
-  static const enum error_code codes[] = {ERR_RPC_CONNECT_FAILED, ERR_RPC_PEER_GONE, ERR_RPC_PROTOCOL,
-                                          ERR_DEADLINE_EXCEEDED};
+  static const enum error_code codes[] = {
+      ERR_RPC_CONNECT_FAILED,           ERR_RPC_PEER_GONE,         ERR_RPC_PROTOCOL, ERR_DEADLINE_EXCEEDED,
+      ERR_RPC_STATUS_DEADLINE_EXCEEDED, ERR_RPC_STATUS_UNAVAILABLE};
   for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
     if (error_is(err, codes[i]))
       return true;
   return false;
 }
 
-/* The transport does not know which socket it was, and an operator wants to. */
+/* The transport does not know which socket it was, and an operator wants to. A deadline is noticed here or at the other
+ * side, whoever is first. */
 static void explain(const struct ctl *ctl, const struct error *from, struct error *err) {
   *err = *from;
   if (error_is(from, ERR_RPC_CONNECT_FAILED))
     error_set(err, ERR_RPC_CONNECT_FAILED, "the core cannot be reached at %s; is the gateway running?",
               ctl->socket_path);
-  else if (error_is(from, ERR_DEADLINE_EXCEEDED))
+  else if (error_is(from, ERR_DEADLINE_EXCEEDED) || error_is(from, ERR_RPC_STATUS_DEADLINE_EXCEEDED))
     error_set(err, ERR_DEADLINE_EXCEEDED, "the core did not answer within %u ms; see --timeout", ctl->timeout_ms);
 }
 

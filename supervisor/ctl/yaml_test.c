@@ -60,7 +60,7 @@ START_TEST(plain_scalars_follow_the_core_schema_and_everything_else_is_text) {
       {"!!str 5", "\"5\""},
       {"! 5", "\"5\""},
       {"\"a\\tb\\u00e9\"", "\"a\\tb\xC3\xA9\""},
-      {"|\n   two\n   lines", "\"two\\nlines\""},
+      {"|-\n   two\n   lines", "\"two\\nlines\""},
       {"[1, a, {b: [], c: {}}]", "[1,\"a\",{\"b\":[],\"c\":{}}]"},
   };
   for (size_t i = 0; i < COUNT(cases); i++) {
