@@ -22,6 +22,7 @@ class Rough(http.server.BaseHTTPRequestHandler):
     """An upstream that does what its path says."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
