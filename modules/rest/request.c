@@ -1,4 +1,4 @@
-/* request.c: a plan made into a request: method, URL, headers, query or body, in that order (protocols.md 5.2). The
+/* request.c: a plan made into a request: method, URL, headers, query or body, in that order (docs/rest.md). The
  * plan's headers come first and are marked private: none of them follows a redirect to another origin. */
 #include <string.h>
 #include <strings.h>

@@ -1,4 +1,4 @@
-/* request_test.c: a plan made into a request: method, URL, headers, body, by table (protocols.md 5.2 rows 1 to 6). */
+/* request_test.c: a plan made into a request: method, URL, headers, body, by table (docs/rest.md). */
 #include <string.h>
 
 #include "modules/rest/rest_internal.h"

@@ -84,7 +84,7 @@ struct rest_fields {
   size_t count;
 };
 
-/* Whether arguments may set this header at all (protocols.md 5.2 row 5). */
+/* Whether arguments may set this header at all (docs/rest.md). */
 bool rest_header_target_is_allowed(const char *name);
 
 /* The header mapping, into headers[0..*count) with room for `room`. Reads consumed arguments too; null and absent ones

@@ -1,4 +1,4 @@
-/* result.c: an upstream's answer made into a tool result (protocols.md 1.7, 5.2 rows 9 and 11).
+/* result.c: an upstream's answer made into a tool result (docs/rest.md).
  *
  * Success: 200, 201, 202, 206, and 204 without content. JSON becomes one text block of its own bytes without the white
  * space, and structured content when it is an object; images and audio become blocks of their kind; anything else is

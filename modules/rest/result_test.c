@@ -1,4 +1,4 @@
-/* result_test.c: answers made into results, by table (protocols.md 5.2 rows 9 and 11; ERR-3). */
+/* result_test.c: answers made into results, by table (docs/rest.md; ERR-3). */
 #include <string.h>
 
 #include "modules/rest/rest_internal.h"

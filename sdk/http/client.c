@@ -136,6 +136,7 @@ static CURL *easy_create(struct http_client *client) {
   curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, client->user_agent);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, call_on_socket);
+  curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, call_on_send);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, call_on_header);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, call_on_data);
   if (client->ca_file != NULL)

@@ -85,6 +85,20 @@ curl_socket_t call_on_socket(void *context, curlsocktype purpose, struct curl_so
   return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
 }
 
+/* libcurl sends a request again when a kept connection was closed before a byte of the answer came. The upstream may
+ * have carried it out all the same, so that is for methods only where twice is once (RFC 9110, 9.2.2). */
+int call_on_send(void *context, char *address, char *local_address, int port, int local_port) {
+  static const char *const once_only[] = {"POST", "PATCH"};
+  struct http_call *call = context;
+  (void)address, (void)local_address, (void)port, (void)local_port;
+  bool again = call->sent;
+  call->sent = true;
+  for (size_t i = 0; again && !call->body_dropped && i < sizeof(once_only) / sizeof(once_only[0]); i++)
+    if (strcmp(call->request.method, once_only[i]) == 0)
+      return CURL_PREREQFUNC_ABORT;
+  return CURL_PREREQFUNC_OK;
+}
+
 static void push_header(struct http_call *call, const char *line, size_t length) {
   struct http_client_response *response = &call->response;
   const char *colon = memchr(line, ':', length);

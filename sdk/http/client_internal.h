@@ -69,6 +69,7 @@ struct http_call {
   bool headers_done; /* final header section seen */
   bool redirecting;  /* this hop's answer is a redirect that we follow */
   bool body_dropped; /* the next hop is a GET */
+  bool sent;         /* this hop's request went out, or was about to */
   bool cross_origin; /* credentials are not sent any more */
   bool blocked;
   bool too_large;
@@ -96,6 +97,7 @@ void call_fail(struct http_call *call, const struct error *error);
 size_t call_on_header(char *data, size_t size, size_t count, void *context);
 size_t call_on_data(char *data, size_t size, size_t count, void *context);
 curl_socket_t call_on_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address);
+int call_on_send(void *context, char *address, char *local_address, int port, int local_port);
 void call_arm_idle(struct http_call *call);
 void call_timers_start(struct http_call *call);
 

@@ -150,6 +150,8 @@ bool setup_easy(struct http_call *call) {
   curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, call->request.decompress ? "gzip, deflate" : NULL);
   curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+  curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
+  call->sent = false;
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error_text);

@@ -3,7 +3,8 @@
  *
  * One loop, no threads of ours (libcurl resolves names in a helper thread of its own; numeric addresses need none).
  * Every function and callback runs on the loop's thread. HTTP/2 is used over TLS where the upstream offers it. No
- * proxy, no cookie, no netrc; the environment is ignored. Redirects are followed here, up to redirects_max, each target
+ * proxy, no cookie, no netrc; the environment is ignored. A POST or PATCH is never sent twice; other methods are sent
+ * again when a kept connection turns out closed. Redirects are followed here, up to redirects_max, each target
  * checked against the policy; credentials (Authorization, Cookie, Proxy-Authorization, X-Api-Key, Api-Key) are dropped
  * when the origin changes; 301, 302 (for POST) and 303 become GET without body, 307 and 308 repeat the request. */
 #ifndef GATEHOUSE_HTTP_CLIENT_H

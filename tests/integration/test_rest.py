@@ -351,6 +351,53 @@ def test_an_upstream_that_closes_in_the_middle(rest, rough):
     assert code_of(rest, rough.url + "/cut") == "http.upstream.protocol"
 
 
+@pytest.fixture
+def forgetful():
+    """An upstream that answers the first request of a connection and closes at the second without a word; it keeps what it read."""
+    listener, seen = socket.create_server(("127.0.0.1", 0)), []
+
+    def read_request(connection):
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                return False
+            data += piece
+        seen.append(data.split(b" ")[0].decode())
+        return True
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                if read_request(connection):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                    read_request(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+
+
+def test_what_may_have_been_done_is_not_done_again(rest, forgetful):
+    url, seen = forgetful
+    assert rest.invoke(plan(url + "/", method="POST")).upstream_status == 200
+    assert code_of(rest, url + "/", method="POST") == "http.upstream.protocol"
+    assert seen == ["POST", "POST"]
+
+
+def test_a_get_may_be_sent_again_when_a_kept_connection_was_closed(rest, forgetful):
+    url, seen = forgetful
+    assert [rest.invoke(plan(url + "/")).upstream_status for _ in range(2)] == [200, 200]
+    assert seen == ["GET"] * 3
+
+
 def in_flight(rest):
     _, module, _ = scripted_core.messages()
     return rest.call("GetStats", module.GetStatsRequest(), module.ModuleStats).in_flight
