@@ -16,7 +16,9 @@ static const struct {
 } kinds[] = {{"application/x-www-form-urlencoded", REST_BODY_FORM}, {"multipart/form-data", REST_BODY_MULTIPART}};
 
 enum rest_body_kind rest_body_kind(const char *content_type) {
-  size_t length = content_type ? strcspn(content_type, "; \t") : 0;
+  if (!content_type)
+    return REST_BODY_JSON;
+  size_t length = strcspn(content_type, "; \t");
   for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
     if (strlen(kinds[i].type) == length && strncasecmp(kinds[i].type, content_type, length) == 0)
       return kinds[i].kind;
