@@ -1,5 +1,6 @@
 """Kill -9 of each process while clients call in a loop: it is back by itself, the other protocols see nothing, status says why."""
 import copy
+import pathlib
 import threading
 import time
 
@@ -126,7 +127,7 @@ def test_sessions_outlive_the_module(own_gateway):
 
 
 def test_while_the_core_is_gone_every_call_is_refused_in_protocol_form(own_gateway):
-    """LIF-6, LIF-12: the core is held down by SIGSTOP-free means: killed in a loop while calls come in."""
+    """LIF-6, LIF-12: until the new core is there, 503 and nothing else; the modules live on."""
     token = own_gateway.token(gateways.GUEST, "--team", "explorers")
     seen = set()
     with ModernMcp(own_gateway.mcp_url, token) as mcp:
@@ -142,16 +143,16 @@ def test_while_the_core_is_gone_every_call_is_refused_in_protocol_form(own_gatew
                 if reply.status == 503:
                     assert "error" in reply.answer and reply.answer["error"]["data"]["retryable"] is True
             own_gateway.wait_restarted(before)
-    assert seen <= {200, 503, 401}, seen
-    assert own_gateway.processes()["mcp"]["restarts"] in ("0", 0, None) or int(own_gateway.processes()["mcp"].get("restarts") or 0) == 0
+    assert seen <= {200, 503}, seen
+    assert int(own_gateway.processes()["mcp"].get("restarts", 0)) == 0
 
 
 def test_the_supervisor_takes_everything_with_it(own_gateway):
+    """LIF-13: no orphan keeps a port."""
     pids = [int(process["pid"]) for process in own_gateway.processes().values()]
     own_gateway.kill("supervisor")
 
     def gone():
-        import pathlib
         alive = [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists()
                  and "State:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text()]
         return not alive
