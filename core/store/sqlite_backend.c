@@ -25,7 +25,10 @@
 #define MARKER "gatehouse store\n"
 #define BUSY_TIMEOUT_MS 2000 /* another program that reads the file may hold it for a moment */
 
-/* Schema changes in order; version = place + 1. A shipped entry is never edited. */
+/* Schema changes in order; version = place + 1. A shipped entry is never edited.
+ *
+ * kv keeps its rows apart from their keys: in a WITHOUT ROWID table every look-up that passes a large value (a
+ * checkpoint) would read all of it, since SQLite compares whole records there. */
 static const struct {
   const char *description;
   const char *sql;
@@ -35,7 +38,7 @@ static const struct {
      "CREATE TABLE migration (version INTEGER PRIMARY KEY, applied_wall_us INTEGER NOT NULL, description TEXT NOT "
      "NULL);"
      "CREATE TABLE kv (name_space TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, crc INTEGER NOT NULL,"
-     " value BLOB NOT NULL, PRIMARY KEY (name_space, key)) WITHOUT ROWID;"
+     " value BLOB NOT NULL, PRIMARY KEY (name_space, key));"
      "CREATE TABLE kv_change (revision INTEGER NOT NULL, ordinal INTEGER NOT NULL, deleted INTEGER NOT NULL,"
      " name_space TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, ordinal)) WITHOUT ROWID;"
      "CREATE TABLE event (seq INTEGER PRIMARY KEY, event_id BLOB NOT NULL, wall_us INTEGER NOT NULL,"

@@ -130,7 +130,8 @@ class Stack(Gateway):
     def __init__(self, upstream_port, wait=True):
         listeners = [{"name": name, "address": "127.0.0.1", "port": 0} for name in ("mcp", "mcp2", "bench")]
         modules = [{"id": "mcp", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp"]},
-                   {"id": "mcp2", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp2"]},
+                   {"id": "mcp2", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp2"],
+                    "config": {"listener": "mcp2"}},
                    {"id": "rest", "family": "rest-grpc", "binary": "gatehouse-rest"},
                    {"id": "bench", "family": "bench", "binary": str(program("bench_module")), "listeners": ["bench"]}]
         super().__init__(config={"version": 1, "store": {"backend": "sqlite"}, "listeners": listeners, "modules": modules},
