@@ -1,13 +1,17 @@
 """The operator CLI. Against a double of the core: answers that are rare, hostile or late. Against the real gateway: what an operator
 does on the first day."""
+import fcntl
 import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
+import termios
 import threading
 
 import pytest
@@ -190,10 +194,11 @@ def test_a_core_that_says_evil_things_cannot_drive_the_terminal(cli, core):
 
 
 def test_colours_and_cut_lines_are_for_terminals_only(cli, core):
-    long = {**READY, "processes": [{"id": "mcp", "state": "ready", "reason": "r" * 500}]}
+    long = {**READY, "processes": [{"id": "core", "state": "ready"}, {"id": "mcp", "state": "failed", "reason": "r" * 500}]}
     core.answers["StatusService/GetStatus"] = lambda _: long
     assert "r" * 500 in cli("status").stdout
     parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
     process = subprocess.Popen([BIN / "gatehouse", "status"], env=cli.env, stdout=child, stderr=subprocess.DEVNULL)
     os.close(child)
     shown = b""
@@ -207,7 +212,9 @@ def test_colours_and_cut_lines_are_for_terminals_only(cli, core):
         shown += piece
     os.close(parent)
     assert process.wait(20) == OK
-    assert b"\033[32mready\033[0m" in shown
+    assert b"\033[32mready\033[0m" in shown and b"\033[31mfailed\033[0m" in shown
+    plain = re.sub(r"\033\[[0-9]+m", "", shown.decode())
+    assert max(map(len, plain.splitlines())) == 90 and "r\u2026" in plain
 
 
 def test_apply_keeps_types_and_places(cli, core):
