@@ -99,6 +99,7 @@ def test_a_new_core_finds_the_console_as_it_was(built):
 
 
 def test_the_example_greets_whom_the_core_knows(small_gateway):
+    small_gateway.apply("kind: User\nmetadata: {name: admin@example.com}\nspec: {isAdmin: true}\n")
     token = small_gateway.token("admin@example.com")
     status, _headers, text = ask(small_gateway, "hello", "/hello", headers={"Authorization": f"Bearer {token}"})
     assert (status, text) == (200, "Hello, admin@example.com!\n")
