@@ -10,7 +10,7 @@ Generated from `core/lifecycle/{states,events,transitions}.def` by `docs/generat
 The core keeps one state machine per module instance. An instance is a module id with a generation: the number of its start, never
 given twice. The same table serves modules that the supervisor starts and modules that attach by themselves. A pair that is not in
 the table is forbidden: it is logged and changes nothing (`core/lifecycle/machine.c`). Every transition is logged with its cause,
-kept in the module's history (`gatehouse module show <id>`), and recorded in the state graph.
+kept in the module's history (`gatehouse module describe <id>`), and recorded in the state graph.
 
 How an instance gets through (`core/lifecycle/instance.c`):
 

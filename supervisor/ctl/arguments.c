@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sdk/base/log.h"
@@ -249,24 +250,30 @@ bool ctl_number(const struct ctl *ctl, const char *option, uint64_t standard, ui
   return error_set(err, ERR_ARGUMENT_INVALID, "--%s is a whole number, not \"%.60s\"", option, text);
 }
 
-/* An operator looks at a running gateway also when its file has been broken since: then the place is what the
- * environment and the defaults say. */
-const char *ctl_run_dir(struct ctl *ctl) {
-  const char *given = ctl_text(ctl, "run-dir");
-  if (ctl->run_dir)
-    return ctl->run_dir;
-  if (given) {
-    ctl->run_dir = base_strdup(given);
-    return ctl->run_dir;
-  }
+/* An operator looks at a running gateway also when its file has been broken since: then the place is the default one.
+ */
+static char *configured_run_dir(void) {
   struct config_problems *problems = BASE_NEW(struct config_problems);
   struct config *config = config_load(&(struct config_source){.environment = environ}, problems);
   if (!config) {
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char *variable = base_asprintf("XDG_RUNTIME_DIR=%s", runtime ? runtime : "");
     ctl_note("the configuration has problems (see `gatehouse config check`); looking in the default place");
-    config = config_load(&(struct config_source){.path = "/dev/null", .environment = environ}, problems);
+    config = config_load(&(struct config_source){.path = "/dev/null", .environment = (char *const[]){variable, NULL}},
+                         problems);
+    base_free(variable);
   }
-  ctl->run_dir = base_strdup(config ? config->run_dir : "/run/gatehouse");
+  char *run_dir = base_strdup(config ? config->run_dir : "/run/gatehouse");
   config_free(&config);
   base_free(problems);
+  return run_dir;
+}
+
+const char *ctl_run_dir(struct ctl *ctl) {
+  const char *given = ctl_text(ctl, "run-dir");
+  if (!ctl->run_dir && !given)
+    given = getenv("GATEHOUSE_RUN");
+  if (!ctl->run_dir)
+    ctl->run_dir = str_is_empty(given) ? configured_run_dir() : base_strdup(given);
   return ctl->run_dir;
 }

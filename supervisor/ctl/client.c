@@ -9,6 +9,7 @@
 #include "supervisor/ctl/ctl_internal.h"
 
 #define MESSAGE_BYTES_MAX (64u * 1024 * 1024)
+#define SOCKET_PATH_MAX 107
 
 static void connect_to_core(struct ctl *ctl) {
   if (ctl->channel)
@@ -43,7 +44,10 @@ bool ctl_error_is_unreachable(const struct error *err) {
  * side, whoever is first. */
 static void explain(const struct ctl *ctl, const struct error *from, struct error *err) {
   *err = *from;
-  if (error_is(from, ERR_RPC_CONNECT_FAILED))
+  if (strlen(ctl->socket_path) > SOCKET_PATH_MAX)
+    error_set(err, ERR_RPC_CONNECT_FAILED, "the run directory's path is too long: a socket's has at most %d bytes",
+              SOCKET_PATH_MAX);
+  else if (error_is(from, ERR_RPC_CONNECT_FAILED))
     error_set(err, ERR_RPC_CONNECT_FAILED, "the core cannot be reached at %s; is the gateway running?",
               ctl->socket_path);
   else if (error_is(from, ERR_DEADLINE_EXCEEDED) || error_is(from, ERR_RPC_STATUS_DEADLINE_EXCEEDED))
