@@ -2,7 +2,7 @@
  * limits. TRN-1, TRN-3, TRN-4, TRN-6, ERR-1, ERR-2. */
 #include "sdk/rpc/rpc_test_fixture.h"
 
-    START_TEST(unary_calls_of_any_size_come_back) {
+START_TEST(unary_calls_of_any_size_come_back) {
   static const size_t sizes[] = {0, 1, 5, 16379, 16384, 65535, 300000, 4 << 20};
   size_t size = sizes[_i];
   uint8_t *request = base_alloc(size + 1);

@@ -1,7 +1,7 @@
 /* call.c: one request to an upstream: sent when the upstream is connected, sent once more when the upstream has
  * forgotten the session, cancelled in the form of its era. */
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "modules/mcp/upstream/upstream_internal.h"
