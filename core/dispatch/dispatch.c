@@ -33,7 +33,7 @@ struct dispatch_invocation {
   struct core_rpc_client_call *call;
   int64_t began_us;
   uint64_t result_bytes;
-  bool answerable, has_result, is_error, cancelled;
+  bool answerable, has_result, cancelled;
 };
 
 struct dispatch *dispatch_create(const struct dispatch_options *options) {
@@ -76,20 +76,36 @@ void dispatch_free(struct dispatch **holder) {
 
 /* ---- what comes from the module ---- */
 
+static void settle(struct dispatch_invocation *invocation, enum psg_execution_status status, const char *code) {
+  dispatch_execution_end(invocation->dispatch, invocation->execution_id, invocation->family, "invoke", status,
+                         invocation->began_us, code, invocation->result_bytes);
+}
+
+/* The caller has its answer with this; only the end of the module's stream is still waited for. */
+static void result_take(struct dispatch_invocation *invocation, const struct dispatch_item *item, const uint8_t *data,
+                        size_t length) {
+  invocation->has_result = true;
+  invocation->result_bytes = length;
+  if (invocation->cancelled)
+    return;
+  settle(invocation, item->is_error ? PSG_EXECUTION_FAILED : PSG_EXECUTION_COMPLETED,
+         item->is_error ? "tool.failed" : NULL);
+  invocation->sink.on_result(invocation->arg, data, length);
+}
+
 static void on_message(struct core_rpc_client_call *call, const uint8_t *data, size_t length, void *user) {
   struct dispatch_invocation *invocation = user;
   struct dispatch_item item = dispatch_item_read(data, length);
+  bool more = true;
   if (item.kind == DISPATCH_ITEM_MALFORMED || invocation->has_result) {
     core_rpc_client_cancel(call); /* the module broke the protocol: on_done tells */
     return;
   }
-  if (item.kind == DISPATCH_ITEM_RESULT) {
-    invocation->has_result = true;
-    invocation->is_error = item.is_error;
-    invocation->result_bytes = length;
-  }
-  if (invocation->cancelled || item.kind == DISPATCH_ITEM_NONE ||
-      invocation->sink.on_item(invocation->arg, data, length))
+  if (item.kind == DISPATCH_ITEM_RESULT)
+    result_take(invocation, &item, data, length);
+  else if (!invocation->cancelled && item.kind != DISPATCH_ITEM_NONE)
+    more = invocation->sink.on_item(invocation->arg, data, length);
+  if (more)
     core_rpc_client_read(call);
 }
 
@@ -97,22 +113,15 @@ static void on_done(struct core_rpc_client_call *call, const struct core_rpc_res
   struct dispatch_invocation *invocation = user;
   struct error err = result->err;
   (void)call;
-  enum psg_execution_status status = PSG_EXECUTION_COMPLETED;
   if (invocation->cancelled) {
-    status = PSG_EXECUTION_CANCELLED;
     error_set(&err, ERR_CANCELLED, NULL);
+    settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
   } else if (!invocation->has_result) {
-    status = PSG_EXECUTION_FAILED;
     if (result->grpc_status == 0)
       error_set(&err, ERR_INVOKE_NO_RESULT, NULL);
-  } else if (invocation->is_error) {
-    status = PSG_EXECUTION_FAILED;
+    settle(invocation, PSG_EXECUTION_FAILED, err.code);
+    invocation->sink.on_failed(invocation->arg, &err);
   }
-  const char *code = error_is_set(&err) ? err.code : status == PSG_EXECUTION_FAILED ? "tool.failed" : NULL;
-  dispatch_execution_end(invocation->dispatch, invocation->execution_id, invocation->family, "invoke", status,
-                         invocation->began_us, code, invocation->result_bytes);
-  if (!invocation->cancelled)
-    invocation->sink.on_done(invocation->arg, invocation->has_result ? NULL : &err);
   invocation_free(invocation);
 }
 

@@ -41,14 +41,16 @@ struct dispatch_caller {
 };
 
 /* What comes of an invocation. on_item takes one item at a time (serialized InvokeItem bytes are handed through
- * unparsed where possible); false: the consumer is congested, dispatch_invocation_resume will follow. on_done exactly
- * once and last, never inside dispatch_invoke; err NULL after a result. */
+ * unparsed where possible); false: the consumer is congested, dispatch_invocation_resume will follow. It ends with
+ * exactly one of on_result, with the item that holds the result, and on_failed; never inside dispatch_invoke; the
+ * handle is dead to the consumer then. */
 struct dispatch_sink {
   bool (*on_item)(void *arg, const void *item_bytes, size_t length);
-  void (*on_done)(void *arg, const struct error *err);
+  void (*on_result)(void *arg, const void *item_bytes, size_t length);
+  void (*on_failed)(void *arg, const struct error *err);
 };
 
-/* Starts. NULL: refused at once with *err (on_done is then not called). deadline from the envelope and remaining_ms of
+/* Starts. NULL: refused at once with *err (on_failed is then not called). deadline from the envelope and remaining_ms of
  * the SPI call, the smaller. */
 struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const struct dispatch_caller *caller,
                                             const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,

@@ -178,6 +178,13 @@ void core_rpc_call_finish(struct core_rpc_call *call) {
   call_end(call);
 }
 
+void core_rpc_call_finish_with(struct core_rpc_call *call, const void *data, size_t length) {
+  call_check(call);
+  BASE_CHECK(call->owned && call->method->kind != CORE_RPC_UNARY);
+  call->reply = message_from_bytes(data, length);
+  call_end(call); /* behind what is queued; with the status, in one batch */
+}
+
 static void call_fail_status(struct core_rpc_call *call, int grpc_status, const struct error *err) {
   call_check(call);
   BASE_CHECK(error_is_set(err));

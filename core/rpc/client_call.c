@@ -1,8 +1,8 @@
 /* client_call.c: one call that this process makes. It ends by its status batch; on_done runs when that and every other
  * batch of the call is back, so nothing of it is left at gRPC when the handle dies.
  *
- * Unary: one batch of everything. Streams: the head, one read at a time, one message out at a time, and the status
- * apart. */
+ * Unary: one batch of everything. Streams: what is known from the start in one batch (one write to the socket), one
+ * read at a time, one message out at a time, and the status apart. */
 #include <string.h>
 
 #include "core/rpc/core_rpc_internal.h"
@@ -204,8 +204,13 @@ static void client_on_batch(struct core_rpc_client_call *call) {
 }
 
 static void client_on_head(struct rpc_tag *tag, bool ok) {
+  struct core_rpc_client_call *call = RPC_OWNER(tag, struct core_rpc_client_call, head_tag);
   (void)ok; /* a failure shows in the status */
-  client_on_batch(RPC_OWNER(tag, struct core_rpc_client_call, head_tag));
+  if (call->kind == CORE_RPC_SERVER_STREAM) {
+    call->sending = false;
+    message_queue_pop(&call->queue);
+  }
+  client_on_batch(call);
 }
 
 static void client_on_half_close(struct rpc_tag *tag, bool ok) {
@@ -308,12 +313,18 @@ static void client_begin_unary(struct core_rpc_client_call *call) {
 static void client_begin_stream(struct core_rpc_client_call *call) {
   const grpc_op status = client_op_status(call);
   client_start_batch(call, &status, 1, &call->status_tag);
-  grpc_op head[2] = {client_op_head(call), client_op_initial(call)};
-  client_start_batch(call, head, 2, &call->head_tag);
-  if (message_queue_first(&call->queue) != NULL)
-    client_send_next(call);
-  if (call->kind == CORE_RPC_SERVER_STREAM)
-    call->half_closing = true; /* the close follows the message */
+  const grpc_op head[] = {
+      client_op_head(call),
+      client_op_initial(call),
+      {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = message_queue_first(&call->queue)},
+      {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+  };
+  if (call->kind == CORE_RPC_SERVER_STREAM) {
+    call->sending = call->half_closing = call->half_closed = true;
+    client_start_batch(call, head, 4, &call->head_tag);
+  } else {
+    client_start_batch(call, head, 2, &call->head_tag);
+  }
   if (!call->manual_read)
     client_read_next(call);
 }

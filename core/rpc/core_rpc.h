@@ -178,6 +178,8 @@ void core_rpc_call_fail_create(struct core_rpc_call *call, const struct error *e
 void core_rpc_call_fail_code(struct core_rpc_call *call, enum error_code code);
 /* Ends a stream with OK, after what is queued. */
 void core_rpc_call_finish(struct core_rpc_call *call);
+/* The same with a last message, which always fits. Bytes are copied. Half the work of send and finish. */
+void core_rpc_call_finish_with(struct core_rpc_call *call, const void *data, size_t length);
 
 /* Streams: queues one message (bytes are copied). False, and nothing is queued: the call is cancelled, or the queue is
  * full (then on_writable follows). One message is always accepted by an empty queue. */

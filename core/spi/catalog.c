@@ -134,14 +134,16 @@ static bool invoke_item(void *arg, const void *item_bytes, size_t length) {
   return core_rpc_call_is_writable(stream->call);
 }
 
-static void invoke_done(void *arg, const struct error *err) {
+static void invoke_result(void *arg, const void *item_bytes, size_t length) {
   struct invoke_stream *stream = arg;
-  struct core_rpc_call *call = BASE_TAKE(stream->call);
   stream->invocation = NULL;
-  if (err)
-    core_rpc_call_fail(call, err);
-  else
-    core_rpc_call_finish(call);
+  core_rpc_call_finish_with(BASE_TAKE(stream->call), item_bytes, length);
+}
+
+static void invoke_failed(void *arg, const struct error *err) {
+  struct invoke_stream *stream = arg;
+  stream->invocation = NULL;
+  core_rpc_call_fail(BASE_TAKE(stream->call), err);
 }
 
 static void invoke_writable(struct core_rpc_call *call, void *user) {
@@ -168,7 +170,8 @@ static void invoke_freed(void *user) {
 void spi_catalog_invoke(const struct spi_call *call) {
   static const struct core_rpc_call_events events = {
       .on_cancel = invoke_cancelled, .on_writable = invoke_writable, .on_free = invoke_freed};
-  static const struct dispatch_sink sink = {.on_item = invoke_item, .on_done = invoke_done};
+  static const struct dispatch_sink sink = {
+      .on_item = invoke_item, .on_result = invoke_result, .on_failed = invoke_failed};
   const Core__Spi__Catalog__V1__InvokeRequest *request = (const void *)call->request;
   struct error err = {0};
   if (!request->invocation) {
