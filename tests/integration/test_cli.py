@@ -41,7 +41,8 @@ class Cli:
         self.env.pop("GATEHOUSE_CONFIG", None)
 
     def __call__(self, *arguments, text=None, env=None, encoding="utf-8"):
-        return subprocess.run([BIN / "gatehouse", *map(str, arguments)], env={**self.env, **(env or {})}, capture_output=True,
+        merged = {name: value for name, value in {**self.env, **(env or {})}.items() if value is not None}
+        return subprocess.run([BIN / "gatehouse", *map(str, arguments)], env=merged, capture_output=True,
                               input=text, timeout=60, check=False, cwd=self.directory, encoding=encoding)
 
     def file(self, name, text):
@@ -77,8 +78,8 @@ def test_the_run_directory_comes_from_the_option_the_environment_or_the_configur
     cli.file("gatehouse.yaml", "version: 1\nrun_dir: /from/the/file\n")
     assert "/option/core/admin.sock" in cli("status", "--run-dir", "/option").stderr
     assert "/environment/core/admin.sock" in cli("status", env={"GATEHOUSE_RUN": "/environment"}).stderr
-    assert "/from/the/file/core/admin.sock" in cli("status", env={"GATEHOUSE_RUN": ""}).stderr
-    broken = cli("status", env={"GATEHOUSE_RUN": "", "GATEHOUSE_LOG_LEVEL": "zz", "XDG_RUNTIME_DIR": "/x"}).stderr
+    assert "/from/the/file/core/admin.sock" in cli("status", env={"GATEHOUSE_RUN": None}).stderr
+    broken = cli("status", env={"GATEHOUSE_RUN": None, "GATEHOUSE_LOG_LEVEL": "zz", "XDG_RUNTIME_DIR": "/x"}).stderr
     assert "config check" in broken and ("/run/gatehouse/" if os.geteuid() == 0 else "/x/gatehouse/") in broken
     assert "too long" in cli("status", "--run-dir", "/" + "x" * 200).stderr
 
