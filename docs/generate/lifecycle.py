@@ -24,7 +24,8 @@ How an instance gets through (`core/lifecycle/instance.c`):
 7. **draining**, **stopping**, **stopped**: it was asked to finish, reports that nothing is in flight, and ends.
 
 An instance that is refused, lost or late becomes **failed**. What follows is the supervisor's restart policy: **backoff** until
-the next start, or **quarantined** when it died too often; see [operating.md](operating.md#when-something-dies).
+the next start; see [operating.md](operating.md#when-something-dies). **quarantined** is for one that is held down; nothing holds one by
+itself yet.
 """
 
 
