@@ -126,9 +126,6 @@ static void listed(void *arg, const struct rpc_status *status, void *reply) {
   int64_t valid_until_ms = clock_monotonic_ms() + ttl_ms;
   members_write(&members, response);
   bool keep = ttl_ms > 0 && !caller->dropped && response->lease->revision >= mcp->revision;
-  for (pb_size_t i = 0; keep && i < response->records_count; i++)
-    if (response->records[i].reference && response->records[i].reference->name)
-      tool_remember(caller, &response->records[i]);
   mcp_caller_hold(caller); /* the answer ends the exchange */
   const char *cursor = cursor_of(call);
   struct mcp_page *known = keep ? page_find(mcp, caller, cursor) : NULL;
@@ -136,6 +133,9 @@ static void listed(void *arg, const struct rpc_status *status, void *reply) {
     page_keep(mcp, caller, cursor, &members, valid_until_ms);
     known = page_find(mcp, caller, cursor);
   }
+  for (pb_size_t i = 0; keep && i < response->records_count; i++)
+    if (response->records[i].reference && response->records[i].reference->name)
+      tool_remember(caller, &response->records[i]);
   page_send(call, known ? &known->members : &members, valid_until_ms);
   mcp_caller_release(&caller);
   buf_free(&members);

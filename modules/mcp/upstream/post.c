@@ -22,6 +22,7 @@ struct post {
   int64_t id;
   int status;
   char *session_id;
+  bool reading, cancelled;            /* bytes are being looked at; given up meanwhile */
   const struct post_handler *handler; /* NULL: nobody is interested (any more) */
   void *arg;
 };
@@ -143,12 +144,16 @@ static void on_data(void *context, struct http_call *call, const void *data, siz
       buf_append(&post->body, data, length);
     return;
   }
-  if (!http_sse_parser_feed(post->sse, data, length, &err)) {
-    http_call_cancel(call);
-    post->http = NULL;
+  post->reading = true;
+  bool ok = http_sse_parser_feed(post->sse, data, length, &err);
+  post->reading = false;
+  if (ok && !post->cancelled)
+    return;
+  http_call_cancel(call);
+  post->http = NULL;
+  if (!ok)
     answer(post, NULL, &err);
-    post_free(post);
-  }
+  post_free(post);
 }
 
 static void on_done(void *context, struct http_call *call, const struct http_client_response *response,
@@ -156,6 +161,7 @@ static void on_done(void *context, struct http_call *call, const struct http_cli
   struct post *post = context;
   (void)call, (void)response;
   post->http = NULL;
+  post->reading = true; /* a cancel in a callback leaves the freeing to us */
   if (!err && !post->sse && post->body.length)
     body_take(post, post->body.data, post->body.length);
   answer(post, NULL, err); /* if nothing else was one */
@@ -198,6 +204,11 @@ struct post *post_start(struct upstream *upstream, const struct post_request *re
 }
 
 void post_cancel(struct post *post) {
+  post->handler = NULL;
+  if (post->reading) {
+    post->cancelled = true;
+    return;
+  }
   if (post->http)
     http_call_cancel(BASE_TAKE(post->http));
   post_free(post);
