@@ -223,7 +223,7 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   }
   if (!news->last)
     return;
-  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  STAILQ_FOREACH(module, &lifecycle->modules, entry)
   if (module->supervised && !module->pid)
     start_order(control, module->id);
   if (!lifecycle->discovery) {

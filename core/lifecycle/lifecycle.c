@@ -19,7 +19,7 @@
 
 struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, const char *module_id) {
   struct lifecycle_module *module;
-  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  STAILQ_FOREACH(module, &lifecycle->modules, entry)
   if (str_equal(module->id, module_id))
     return module;
   return NULL;
@@ -74,7 +74,7 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
     base_free(module);
     return NULL;
   }
-  SLIST_INSERT_HEAD(&lifecycle->modules, module, entry);
+  STAILQ_INSERT_TAIL(&lifecycle->modules, module, entry);
   return module;
 }
 
@@ -99,7 +99,7 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
   lifecycle->options = *options;
   lifecycle->run_dir = base_strdup(options->run_dir);
   lifecycle->started_us = clock_monotonic_us();
-  SLIST_INIT(&lifecycle->modules);
+  STAILQ_INIT(&lifecycle->modules);
 
   char *spi_folder = base_asprintf("%s/core/spi", options->run_dir);
   bool ok = io_make_directories(spi_folder, 0711, err);
@@ -131,9 +131,9 @@ void lifecycle_stop(struct lifecycle **holder) {
   lifecycle->stopping = true;
   lifecycle_discovery_stop(&lifecycle->discovery);
   lifecycle_control_stop(&lifecycle->control);
-  while (!SLIST_EMPTY(&lifecycle->modules)) {
-    struct lifecycle_module *module = SLIST_FIRST(&lifecycle->modules);
-    SLIST_REMOVE_HEAD(&lifecycle->modules, entry);
+  while (!STAILQ_EMPTY(&lifecycle->modules)) {
+    struct lifecycle_module *module = STAILQ_FIRST(&lifecycle->modules);
+    STAILQ_REMOVE_HEAD(&lifecycle->modules, entry);
     module_free(module);
   }
   /* The struct itself stays until the process ends: posted tasks may still name it. */
@@ -204,7 +204,7 @@ const char *lifecycle_instance_config(const struct lifecycle_instance *instance,
 struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
                                                   struct error *err) {
   struct lifecycle_module *module;
-  SLIST_FOREACH(module, &lifecycle->modules, entry) {
+  STAILQ_FOREACH(module, &lifecycle->modules, entry) {
     struct lifecycle_instance *instance = module->instance;
     if (instance && instance->channel && instance->state == LIFECYCLE_READY &&
         str_equal(lifecycle_instance_family(instance), protocol_family))

@@ -59,7 +59,7 @@ struct lifecycle_instance {
 };
 
 struct lifecycle_module {
-  SLIST_ENTRY(lifecycle_module) entry;
+  STAILQ_ENTRY(lifecycle_module) entry;
   struct lifecycle *lifecycle;
   char *id;
   struct lifecycle_module_config config; /* borrowed texts; zero when the module is not configured */
@@ -93,7 +93,7 @@ struct lifecycle_module {
   size_t history_count;
 };
 
-SLIST_HEAD(lifecycle_module_list, lifecycle_module);
+STAILQ_HEAD(lifecycle_module_list, lifecycle_module);
 
 struct lifecycle_discovery;
 struct lifecycle_control;

@@ -127,13 +127,13 @@ static int by_id(const void *a, const void *b) {
 void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStatusResponse *response) {
   struct lifecycle_module *module, **sorted;
   size_t count = 0, listener_count = 0, ready = 0;
-  SLIST_FOREACH(module, &lifecycle->modules, entry) {
+  STAILQ_FOREACH(module, &lifecycle->modules, entry) {
     count++;
     listener_count += module->listener_count;
   }
   sorted = base_calloc(count + 1, sizeof(*sorted));
   count = 0;
-  SLIST_FOREACH(module, &lifecycle->modules, entry)
+  STAILQ_FOREACH(module, &lifecycle->modules, entry)
   sorted[count++] = module;
   qsort(sorted, count, sizeof(*sorted), by_id);
 
