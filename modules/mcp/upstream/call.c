@@ -296,7 +296,9 @@ struct mcp_upstream_call *mcp_upstream_call_start(struct mcp_upstream_pool *pool
   struct upstream *upstream = upstream_get(pool, plan, err);
   if (!upstream)
     return NULL;
-  int64_t timeout_ms = request->timeout_ms ? request->timeout_ms : plan->deadline_ms;
+  int64_t timeout_ms = plan->deadline_ms;
+  if (request->timeout_ms > 0 && (timeout_ms == 0 || request->timeout_ms < timeout_ms))
+    timeout_ms = request->timeout_ms;
   struct mcp_upstream_call *call = BASE_NEW(struct mcp_upstream_call);
   call->upstream = upstream;
   call->handler = *handler;

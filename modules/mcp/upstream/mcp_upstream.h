@@ -51,7 +51,7 @@ struct mcp_upstream_request {
   const char *members_json;                  /* members of params, without braces and `_meta`; "" or NULL: none */
   const char *meta_json;                     /* a JSON object that travels along; NULL or "": none */
   bool wants_progress;
-  int64_t timeout_ms; /* 0: the plan's deadline, else 60 s */
+  int64_t timeout_ms; /* beside the plan's deadline: the shorter one holds; both 0: 60 s */
 };
 
 /* Starts a request. NULL with an error when the plan cannot be carried out at all. */
