@@ -235,6 +235,7 @@ static void health_message(struct core_rpc_client_call *call, const uint8_t *dat
   instance->healthy = response && response->status == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
   if (response)
     grpc__health__v1__health_check_response__free_unpacked(response, NULL);
+  instance->health_changed = instance->step_call != NULL;
   if (!instance->step_call)
     step_readiness(instance);
 }
@@ -271,6 +272,11 @@ static void readiness_cause(const Core__Module__V1__Readiness *readiness, char *
 static void readiness_answered(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
   if (result->grpc_status != 0) {
     step_failed(instance, result, "GetReadiness failed");
+    return;
+  }
+  if (instance->health_changed) { /* what it said is older than the last word on health: nobody would ask again */
+    instance->health_changed = false;
+    step_readiness(instance);
     return;
   }
   Core__Module__V1__Readiness *readiness = core__module__v1__readiness__unpack(NULL, result->length, result->data);

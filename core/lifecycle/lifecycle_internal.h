@@ -53,9 +53,10 @@ struct lifecycle_instance {
   struct secret *channel_secret; /* NULL: no SPI call is accepted */
   Core__Module__V1__ModuleDescriptor *descriptor;
   Core__Module__V1__Readiness *readiness;
-  unsigned granted; /* bits of families.def */
-  bool serving;     /* told to on_serving */
-  bool healthy;     /* what health said last */
+  unsigned granted;    /* bits of families.def */
+  bool serving;        /* told to on_serving */
+  bool healthy;        /* what health said last */
+  bool health_changed; /* while a step was under way: its answer is older */
 };
 
 struct lifecycle_module {
