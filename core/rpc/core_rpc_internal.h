@@ -139,6 +139,7 @@ struct peer_entry {
   struct peer_entry *previous, *next; /* of the listener */
 };
 
+void peer_numbers_prepare(void); /* before the first thread */
 struct peer_table *peer_table_create(void);
 void peer_table_free(struct peer_table **table);
 /* Takes the connected descriptor; identity gives uid, gid and pid. False: refused, and closed. */

@@ -240,6 +240,7 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
     loop->options = *options;
   options_fill(&loop->options);
   descriptor_limit_raise();
+  peer_numbers_prepare();
   sigset_t all, before; /* the threads made here inherit a full mask: signals go to the process's own (T14) */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -72,13 +72,27 @@ static void number_assign(struct peer_table *table, struct peer_entry *entry) {
   HASH_ADD_INT(table->by_number, fd, slot);
 }
 
+static int number_first(void) {
+  struct rlimit limit;
+  bool few = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * NUMBER_FIRST;
+  return few ? (int)limit.rlim_cur / 2 : NUMBER_FIRST;
+}
+
+/* Makes the kernel's table of descriptors large enough while there is one thread: later it waits for every processor
+ * (an RCU grace period, 10 ms and more), and the core thread with it. */
+void peer_numbers_prepare(void) {
+  int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, number_first());
+  if (high >= 0)
+    close(high);
+  if (fd >= 0)
+    close(fd);
+}
+
 /* Moves fd to the next never-used number, or the first free one after the whole range was used. -1: out of descriptors.
  */
 static int number_take(struct peer_table *table, int fd) {
-  struct rlimit limit;
-  int first = NUMBER_FIRST;
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * NUMBER_FIRST)
-    first = (int)limit.rlim_cur / 2;
+  int first = number_first();
   if (table->next_number < first)
     table->next_number = first;
   int moved = fcntl(fd, F_DUPFD_CLOEXEC, table->next_number);
