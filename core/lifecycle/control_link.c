@@ -136,12 +136,35 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
   }
 }
 
+/* The process lives and does not get ready, however often it was dialled: to wait longer would be to wait for ever
+ * (LIF-8). */
+static void process_timed_out(void *argument) {
+  struct lifecycle_module *module = argument;
+  module->process_timer = NULL;
+  if (!module->pid)
+    return;
+  uint64_t generation = module->process_generation;
+  struct lifecycle_instance *instance = module->instance;
+  bool shown = instance && instance->generation == generation;
+  lifecycle_module_fault(module, generation, ERR_MODULE_START_TIMEOUT, "not ready in time; last: %.160s",
+                         shown ? instance->reason : "it never showed its runtime socket");
+  if (shown && instance->channel)
+    lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, module->fault);
+  log_event(LOG_WARN, "lifecycle", "a module is killed: not ready in time", LOG_TEXT("module", module->id),
+            LOG_INT("generation", generation));
+  lifecycle_control_kill(module->lifecycle->control, module->id, generation);
+}
+
 static void process_began(struct lifecycle_module *module, uint64_t generation, int32_t pid, uint64_t uptime_ms) {
   module->process_generation = generation;
   module->pid = pid;
   module->spawned_us = clock_monotonic_us() - (int64_t)uptime_ms * 1000;
   if (generation > module->generation_last)
     module->generation_last = generation;
+  module->restart_waits = false;
+  core_rpc_timer_cancel(&module->process_timer);
+  module->process_timer = core_rpc_timer_start(module->lifecycle->options.loop,
+                                               lifecycle_module_start_timeout_ms(module), process_timed_out, module);
 }
 
 static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_Spawned *news) {
@@ -162,11 +185,10 @@ static void last_words_keep(struct lifecycle_module *module, const supervisor_co
 }
 
 static void next_step_tell(struct lifecycle_module *module, supervisor_control_v1_NextStep step, uint32_t delay_ms) {
-  char cause[96];
-  if (!module->instance)
-    return;
-  if (step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_LATER) {
-    snprintf(cause, sizeof(cause), "restart in %u ms", delay_ms);
+  char cause[LIFECYCLE_REASON_BYTES];
+  module->restart_waits = step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_LATER;
+  if (module->restart_waits && module->instance) {
+    snprintf(cause, sizeof(cause), "restart in %u ms; %.200s", delay_ms, module->fault);
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_RESTART_WAITS, cause);
   }
 }
@@ -183,9 +205,12 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
   if (module->process_generation == news->generation) {
     module->pid = 0;
     module->spawned_us = 0;
+    core_rpc_timer_cancel(&module->process_timer);
   }
+  if (!module->fault[0] || module->fault_generation != news->generation)
+    lifecycle_module_fault(module, news->generation, ERR_MODULE_EXITED, "%s", module->last_exit);
   if (module->instance && module->instance->generation == news->generation)
-    lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, module->last_exit);
+    lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, module->fault);
   next_step_tell(module, news->next_step, news->delay_ms);
 }
 
@@ -195,6 +220,7 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
     return;
   snprintf(module->last_exit, sizeof(module->last_exit), "could not be started: %s in %s", news->error_name,
            news->step);
+  lifecycle_module_fault(module, module->process_generation, ERR_MODULE_PROGRAM, "%s", module->last_exit);
   module->last_exit_at_ms = clock_wall_ms();
   log_event(LOG_ERROR, "lifecycle", "a module could not be started", LOG_TEXT("module", module->id),
             LOG_TEXT("error", news->error_name), LOG_TEXT("step", news->step));

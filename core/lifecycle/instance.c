@@ -19,7 +19,6 @@
 
 #define RUNTIME "/core.module.v1.ModuleRuntime/"
 #define STEP_TIMEOUT_MS 5000
-#define START_TIMEOUT_DEFAULT_MS 10000
 #define REATTACH_MS 500
 #define ATTACH_WAIT_MS 1 /* for the supervisor's word of a new process */
 #define ATTACH_WAITS_MAX 500
@@ -111,6 +110,12 @@ static void step_failed(struct lifecycle_instance *instance, const struct core_r
     module->retry_timer = core_rpc_timer_start(module->lifecycle->options.loop, REATTACH_MS, reattach, module);
 }
 
+static void step_refused(struct lifecycle_instance *instance, enum error_code code, const char *what) {
+  char cause[LIFECYCLE_REASON_BYTES];
+  snprintf(cause, sizeof(cause), "%s (%s)", what, error_code_text(code));
+  lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, cause);
+}
+
 static void step_start(struct lifecycle_instance *instance, const char *method, const void *data, size_t length,
                        void (*done)(struct lifecycle_instance *, const struct core_rpc_result *)) {
   static const struct core_rpc_client_events events = {.on_done = step_done};
@@ -137,12 +142,14 @@ static void described(struct lifecycle_instance *instance, const struct core_rpc
   }
   instance->descriptor = core__module__v1__module_descriptor__unpack(NULL, result->length, result->data);
   if (!instance->descriptor) {
-    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, "the descriptor cannot be decoded");
+    step_refused(instance, ERR_RPC_MESSAGE_MALFORMED, "the descriptor cannot be decoded");
     return;
   }
   if (!lifecycle_descriptor_check(instance->module, instance->descriptor, &instance->granted, &err)) {
+    char cause[LIFECYCLE_REASON_BYTES];
     log_error_value(LOG_ERROR, "lifecycle", "a module was refused", &err);
-    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, err.message);
+    snprintf(cause, sizeof(cause), "%.180s (%.60s)", err.message, err.code);
+    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, cause);
     return;
   }
   if (lifecycle_instance_event(instance, LIFECYCLE_ON_DESCRIBED, NULL))
@@ -158,6 +165,16 @@ static void step_describe(struct lifecycle_instance *instance) {
 static void initialized(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
   if (result->grpc_status != 0) {
     step_failed(instance, result, "Initialize failed");
+    return;
+  }
+  Core__Module__V1__InitializeResponse *response =
+      core__module__v1__initialize_response__unpack(NULL, result->length, result->data);
+  bool agreed = response && str_equal(response->spi_version, LIFECYCLE_SPI_VERSION);
+  if (response)
+    core__module__v1__initialize_response__free_unpacked(response, NULL);
+  if (!agreed) {
+    step_refused(instance, response ? ERR_MODULE_SPI_VERSION : ERR_RPC_MESSAGE_MALFORMED,
+                 "the answer to Initialize names another SPI version or cannot be decoded");
     return;
   }
   if (lifecycle_instance_event(instance, LIFECYCLE_ON_INITIALIZED, NULL))
@@ -281,7 +298,7 @@ static void readiness_answered(struct lifecycle_instance *instance, const struct
   }
   Core__Module__V1__Readiness *readiness = core__module__v1__readiness__unpack(NULL, result->length, result->data);
   if (!readiness) {
-    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, "the readiness cannot be decoded");
+    step_refused(instance, ERR_RPC_MESSAGE_MALFORMED, "the readiness cannot be decoded");
     return;
   }
   if (instance->readiness)
@@ -291,9 +308,10 @@ static void readiness_answered(struct lifecycle_instance *instance, const struct
   char cause[LIFECYCLE_REASON_BYTES];
   if (readiness->ready && instance->healthy && canary_seen) {
     core_rpc_timer_cancel(&instance->start_timer);
+    instance->module->fault[0] = '\0';
     lifecycle_instance_event(instance, LIFECYCLE_ON_HEALTHY, "every condition of readiness holds");
   } else if (readiness->ready && instance->healthy) {
-    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, "ready without having proven its deny path");
+    step_refused(instance, ERR_MODULE_CANARY, "ready without having proven its deny path");
   } else {
     readiness_cause(readiness, cause, sizeof(cause));
     lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
@@ -310,9 +328,11 @@ static void start_timed_out(void *argument) {
   struct lifecycle_instance *instance = argument;
   instance->start_timer = NULL;
   char cause[LIFECYCLE_REASON_BYTES];
-  snprintf(cause, sizeof(cause), "not ready in time; last: %.200s", instance->reason);
   struct lifecycle_module *module = instance->module;
   uint64_t generation = instance->generation;
+  lifecycle_module_fault(module, generation, ERR_MODULE_START_TIMEOUT, "not ready in time; last: %.160s",
+                         instance->reason);
+  str_copy(cause, sizeof(cause), module->fault);
   lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, cause);
   if (module->lifecycle->control && module->pid && module->process_generation == generation)
     lifecycle_control_kill(module->lifecycle->control, module->id, generation);
@@ -363,8 +383,8 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
   if (instance->generation > module->generation_last)
     module->generation_last = instance->generation;
   instance->channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path, NULL);
-  uint32_t timeout_ms = module->config.start_timeout_ms ? module->config.start_timeout_ms : START_TIMEOUT_DEFAULT_MS;
-  instance->start_timer = core_rpc_timer_start(lifecycle->options.loop, timeout_ms, start_timed_out, instance);
+  instance->start_timer = core_rpc_timer_start(lifecycle->options.loop, lifecycle_module_start_timeout_ms(module),
+                                               start_timed_out, instance);
   module->instance = instance;
   log_event(LOG_INFO, "lifecycle", "module discovered", LOG_TEXT("module", module->id),
             LOG_INT("generation", instance->generation));

@@ -72,7 +72,8 @@ struct lifecycle_module {
   int64_t runtime_changed_ns;
   struct lifecycle_instance *instance; /* the newest; NULL: none yet */
   struct core_rpc_timer *retry_timer;
-  unsigned attach_waits; /* for the supervisor's word of the process behind a new socket */
+  struct core_rpc_timer *process_timer; /* a process that is neither ready nor refused in time is killed */
+  unsigned attach_waits;                /* for the supervisor's word of the process behind a new socket */
   uint64_t generation_last;
 
   /* What the supervisor says; zero without one. */
@@ -88,6 +89,9 @@ struct lifecycle_module {
   uint32_t restarts;
   char last_exit[96];
   int64_t last_exit_at_ms;
+  char fault[LIFECYCLE_REASON_BYTES]; /* what was wrong with the newest process, with its code; "" once it is ready */
+  uint64_t fault_generation;          /* that process; its exit, which follows, is no news then */
+  bool restart_waits;
   char *last_words[LIFECYCLE_LAST_WORDS_MAX];
   size_t last_word_count;
   struct lifecycle_transition history[LIFECYCLE_HISTORY_MAX]; /* a ring */
@@ -121,6 +125,11 @@ struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, cons
 /* Finds or makes it, with its SPI listener. NULL: the id is no valid name, or the listener failed. */
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id);
 bool lifecycle_module_is_alive(const struct lifecycle_module *module);
+
+/* Of a module: the time within which it must be ready, in milliseconds; what was wrong, kept for the status. */
+uint32_t lifecycle_module_start_timeout_ms(const struct lifecycle_module *module);
+void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation, enum error_code code,
+                            const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* machine.c: carries an event out: the new state, history, graph, metrics, on_serving. False: forbidden. */
 bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause);

@@ -77,6 +77,8 @@ bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycl
   if (str_is_empty(cause))
     cause = event_names[event];
   instance->state = to;
+  if (to == LIFECYCLE_READY || event == LIFECYCLE_ON_REFUSED)
+    core_rpc_timer_cancel(&module->process_timer);
   str_copy(instance->reason, sizeof(instance->reason), cause);
   history_append(instance, from, to, cause);
   log_event(to == LIFECYCLE_FAILED || to == LIFECYCLE_QUARANTINED ? LOG_WARN : LOG_INFO, "lifecycle", "transition",

@@ -73,14 +73,22 @@ static Core__Admin__V1__ProcessStatus *process_new(const char *id) {
 static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_module *module) {
   Core__Admin__V1__ProcessStatus *status = process_new(module->id);
   const struct lifecycle_instance *instance = module->instance;
-  const char *state = instance ? lifecycle_state_name(instance->state) : module->pid ? "starting" : "down";
   /* A new process that has not shown its socket yet must not look like the old one. */
   if (instance && module->pid && instance->generation != module->process_generation)
-    state = "starting";
+    instance = NULL;
+  const char *state = instance                ? lifecycle_state_name(instance->state)
+                      : module->pid           ? "starting"
+                      : module->restart_waits ? lifecycle_state_name(LIFECYCLE_BACKOFF)
+                                              : "down";
   status->generation = module->pid ? module->process_generation : instance ? instance->generation : 0;
   status->version = text(instance && instance->descriptor ? instance->descriptor->module_version : module->version);
   status->state = text(state);
-  status->reason = text(instance ? instance->reason : module->last_exit);
+  char reason[2 * LIFECYCLE_REASON_BYTES + 16];
+  if (instance && module->fault[0] && module->fault_generation != instance->generation)
+    snprintf(reason, sizeof(reason), "%s; before: %s", instance->reason, module->fault);
+  else
+    str_copy(reason, sizeof(reason), instance ? instance->reason : module->fault);
+  status->reason = text(reason);
   status->pid = (uint32_t)module->pid;
   int64_t since_us = module->spawned_us              ? module->spawned_us
                      : instance && instance->channel ? instance->discovered_us
