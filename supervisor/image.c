@@ -242,6 +242,11 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", module->id));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_SOCKET=%s/core/spi/%s.sock", config->run_dir, module->id));
   add(image, &count, base_asprintf("GATEHOUSE_RUNTIME_SOCKET=%s", child->runtime_socket));
+  add(image, &count, base_asprintf("GATEHOUSE_LIMIT_HEADER_BYTES=%lld", (long long)config->limits_header_bytes));
+  add(image, &count, base_asprintf("GATEHOUSE_LIMIT_BODY_BYTES=%lld", (long long)config->limits_body_bytes));
+  add(image, &count, base_asprintf("GATEHOUSE_LIMIT_CONNECTIONS=%lld", (long long)config->limits_connections));
+  add(image, &count,
+      base_asprintf("GATEHOUSE_LIMIT_REQUEST_TIMEOUT_MS=%lld", (long long)config->limits_request_timeout_ms));
   add_listeners(supervisor, child, &count);
   for (size_t i = 0; i < module->env.count; i++)
     add(image, &count, base_asprintf("%s=%s", module->env.items[i].key, module->env.items[i].value));

@@ -121,6 +121,7 @@ struct console *console_create(struct module *module) {
   console->magic = CONSOLE_MAGIC;
   console->module = module;
   http_server_options_init(&options);
+  module_http_limits(&options);
   options.limits.body_bytes_max = BODY_BYTES_MAX;
   options.on_request = on_request;
   options.context = console;

@@ -6,7 +6,6 @@
 #include "modules/mcp/mcp_internal.h"
 #include "sdk/base/alloc.h"
 
-#define BODY_BYTES_DEFAULT (4u << 20)
 #define BODY_BYTES_MAX (64u << 20)
 #define CALL_TIMEOUT_DEFAULT_MS 60000
 #define IN_FLIGHT_DEFAULT 1000
@@ -98,9 +97,7 @@ static bool key_read(struct mcp_config *config, const char *key, const json_t *v
 bool mcp_config_read(const char *json, struct mcp_config *config, struct error *err) {
   const char *key;
   json_t *value;
-  *config = (struct mcp_config){.body_bytes_max = BODY_BYTES_DEFAULT,
-                                .call_timeout_ms = CALL_TIMEOUT_DEFAULT_MS,
-                                .in_flight_max = IN_FLIGHT_DEFAULT};
+  *config = (struct mcp_config){.call_timeout_ms = CALL_TIMEOUT_DEFAULT_MS, .in_flight_max = IN_FLIGHT_DEFAULT};
   if (!json || !*json)
     return true;
   json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, NULL);

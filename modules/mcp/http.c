@@ -213,7 +213,8 @@ static void post(struct mcp_exchange *exchange) {
   enum mcp_version said = mcp_version_find(headers.protocol_version);
   exchange->era = mcp_version_era(said); /* until the body says otherwise */
   enum mcp_fault fault = gate_check(exchange);
-  if (!fault && !mcp_content_type_is_json(http_request_header(exchange->request, "content-type")))
+  if (!fault && (!mcp_content_type_is_json(http_request_header(exchange->request, "content-type")) ||
+                 http_request_header(exchange->request, "content-encoding")))
     fault = MCP_FAULT_MEDIA_TYPE;
   if (!fault && !exchange->takes_json && !exchange->takes_sse)
     fault = MCP_FAULT_NOT_ACCEPTABLE;
@@ -342,7 +343,8 @@ static const char *render_error(void *context, int status, const struct error *e
 
 static enum http_body_mode on_headers(void *context, struct http_request *request) {
   const struct mcp *mcp = context;
-  http_request_body_limit_set(request, mcp->config.body_bytes_max);
+  if (mcp->config.body_bytes_max)
+    http_request_body_limit_set(request, mcp->config.body_bytes_max);
   return HTTP_BODY_BUFFER;
 }
 
@@ -354,6 +356,8 @@ bool mcp_http_start(struct mcp *mcp, struct error *err) {
   if (mcp->http)
     return true;
   http_server_options_init(&options);
+  options.limits.body_bytes_max = MCP_BODY_BYTES_DEFAULT;
+  module_http_limits(&options);
   options.on_request = on_request;
   options.on_headers = on_headers;
   options.render_error = render_error;

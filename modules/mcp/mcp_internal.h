@@ -16,6 +16,7 @@
 #include "sdk/http/http_server.h"
 #include "sdk/module/module.h"
 
+#define MCP_BODY_BYTES_DEFAULT (4u << 20)
 #define MCP_LISTENER "mcp"
 #define MCP_FAMILY "mcp"
 #define MCP_SSE_KEEPALIVE_MS 15000
@@ -28,7 +29,7 @@
 /* The module's configuration; lists end with NULL. */
 struct mcp_config {
   char **allowed_hosts, **allowed_origins;
-  size_t body_bytes_max;
+  size_t body_bytes_max; /* 0: the operator's limit for every module */
   uint32_t call_timeout_ms;
   uint32_t session_idle_timeout_ms; /* 0: the core's default */
   uint32_t in_flight_max;

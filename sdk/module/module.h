@@ -13,8 +13,8 @@
  * with a new configuration perhaps). Exit codes: 0 asked to end, 100 usage, 111 environment (docs/writing-a-module.md).
  *
  * Environment, as the supervisor sets it (by hand the same works): GATEHOUSE_RUN, GATEHOUSE_MODULE_ID,
- * GATEHOUSE_GENERATION, GATEHOUSE_RUNTIME_SOCKET, GATEHOUSE_SPI_SOCKET, GATEHOUSE_LOG_LEVEL, LISTEN_FDS,
- * LISTEN_FDNAMES, NOTIFY_SOCKET. */
+ * GATEHOUSE_GENERATION, GATEHOUSE_RUNTIME_SOCKET, GATEHOUSE_SPI_SOCKET, GATEHOUSE_LOG_LEVEL, GATEHOUSE_LIMIT_…,
+ * LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET. */
 #ifndef GATEHOUSE_MODULE_H
 #define GATEHOUSE_MODULE_H
 
@@ -110,6 +110,10 @@ void module_fail(struct module *module, const char *reason);
 int module_listener_take(struct module *module, const char *name);
 /* Tells readiness whether the module listens where it should. Without a call there is no such condition. */
 void module_listening_set(struct module *module, bool listening, const char *message);
+
+/* Puts the operator's limits for public requests (GATEHOUSE_LIMIT_* in the environment) over what options hold. */
+struct http_server_options;
+void module_http_limits(struct http_server_options *options);
 
 /* ---- calling the core ---- */
 

@@ -83,6 +83,18 @@ static size_t trimmed(const char *text, size_t length) {
   return length;
 }
 
+/* Whether the parameters of a media range say q=0: "not this". */
+static bool quality_is_zero(const char *parameters, size_t length) {
+  for (size_t i = 0; i + 3 < length; i++) {
+    const char *at = parameters + i;
+    if (!strchr("; \t", at[0]) || (at[1] != 'q' && at[1] != 'Q') || at[2] != '=')
+      continue;
+    char after = at[3 + strspn(at + 3, "0.")];
+    return at[3] == '0' && !(after >= '1' && after <= '9');
+  }
+  return false;
+}
+
 bool mcp_accept_takes(const char *accept, const char *media_type) {
   size_t type_length = strcspn(media_type, "/"), media_length = strlen(media_type);
   if (!accept)
@@ -96,7 +108,7 @@ bool mcp_accept_takes(const char *accept, const char *media_type) {
                    (length == 3 && memcmp(accept, "*/*", 3) == 0) ||
                    (length == type_length + 2 && strncasecmp(accept, media_type, type_length + 1) == 0 &&
                     accept[length - 1] == '*');
-    if (matches)
+    if (matches && !(semicolon && quality_is_zero(semicolon, item - (size_t)(semicolon - accept))))
       return true;
     accept += item;
   }
