@@ -28,7 +28,8 @@ static void fail_as_result(struct mcp_call *call, const struct error *err) {
 }
 
 void mcp_tool_fail(struct mcp_call *call, const struct error *err) {
-  if (err->category == ERROR_CATEGORY_INVALID_ARGUMENT && mcp_call_version(call) >= MCP_VERSION_2025_11_25) {
+  bool of_arguments = err->category == ERROR_CATEGORY_INVALID_ARGUMENT && !error_is(err, ERR_RPC_MESSAGE_MALFORMED);
+  if (of_arguments && mcp_call_version(call) >= MCP_VERSION_2025_11_25) {
     fail_as_result(call, err);
   } else if (error_is(err, ERR_CATALOG_NOT_FOUND)) {
     struct mcp_problem problem;

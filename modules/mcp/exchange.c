@@ -241,7 +241,7 @@ static void caller_known(void *arg, struct mcp_caller *caller, const struct erro
   if (!caller) {
     mcp_problem_from_error(&problem, err);
     /* Before anything was asked: HTTP's own words for it. */
-    problem.http_status = error_category_http_status(err->category);
+    problem.http_status = error_category_http_status(problem.error.category);
     if (problem.http_status >= 500)
       mcp_problem_from_fault(&problem, MCP_FAULT_UNAVAILABLE, exchange->era, NULL);
     mcp_exchange_fail(exchange, &problem);

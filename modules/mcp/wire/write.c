@@ -42,6 +42,10 @@ void mcp_problem_from_fault(struct mcp_problem *problem, enum mcp_fault fault, e
 
 void mcp_problem_from_error(struct mcp_problem *problem, const struct error *err) {
   *problem = (struct mcp_problem){.code = -32603, .http_status = 200, .error = *err};
+  if (error_is(err, ERR_RPC_MESSAGE_MALFORMED)) { /* inside the gateway: nothing that the client could mend */
+    error_set(&problem->error, ERR_INTERNAL, NULL);
+    err = &problem->error;
+  }
   for (size_t i = 0; i < sizeof(by_category) / sizeof(by_category[0]); i++) {
     if (by_category[i].category == err->category) {
       problem->code = by_category[i].code;

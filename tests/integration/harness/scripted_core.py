@@ -1,6 +1,7 @@
 """A core that follows a script, for one module alone: it serves the module's SPI socket, proves that the canary is refused, and
 calls ModuleRuntime. Messages are made from proto/ with protoc when the tests run."""
 import functools
+import os
 import pathlib
 import shutil
 import subprocess
@@ -37,13 +38,21 @@ def messages():
 
 
 class Spi(grpc.GenericRpcHandler):
-    """Every method of the SPI: callers are refused, anything else is not there."""
+    """Every method of the SPI: callers are refused, anything else is not there. `script` says otherwise: the last part of a method's
+    name to a function (request bytes, context) that returns the reply's bytes, or yields them where its name is in `STREAMS`."""
+
+    STREAMS = ("Invoke", "Watch", "ReplayEvents")
 
     def __init__(self):
         self.calls = []
+        self.script = {}
 
     def service(self, details):
         self.calls.append((details.method, dict(details.invocation_metadata)))
+        name = details.method.rpartition("/")[2]
+        if name in self.script:
+            make = grpc.unary_stream_rpc_method_handler if name in self.STREAMS else grpc.unary_unary_rpc_method_handler
+            return make(lambda request, context: self.script[name](request, context))
         if not details.method.endswith("/ResolveCaller"):
             return None
         def refuse(_request, context):
@@ -76,15 +85,20 @@ def envelope(error):
 class Module:
     """One module's process, initialized by this core."""
 
-    def __init__(self, binary, module_id, initialize=True):
+    def __init__(self, binary, module_id, initialize=True, listener=None):
+        """listener: a listening socket that the module takes over under its id as the name."""
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.runtime_socket, self.spi_socket = self.directory / "runtime.sock", self.directory / "spi.sock"
         self.spi = Spi()
-        self.server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[self.spi])
+        self.server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self.spi])
         self.server.add_insecure_port(f"unix:{self.spi_socket}")
         self.server.start()
-        self.process = Process(module_id, [BIN / binary], self.directory, env={
-            "GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1"})
+        passed = {}
+        environment = {"GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1"}
+        if listener:
+            environment.update({"LISTEN_FDS": "1", "LISTEN_FDNAMES": module_id})
+            passed = {"preexec_fn": lambda: os.dup2(listener.fileno(), 3, inheritable=True), "pass_fds": (3,)}
+        self.process = Process(module_id, [BIN / binary], self.directory, env=environment, **passed)
         self.channel = None
         try:
             wait_until(lambda: self.runtime_socket.exists() or not self.process.running(), "the runtime socket")

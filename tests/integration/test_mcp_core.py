@@ -1,0 +1,210 @@
+"""gatehouse-mcp beside a core that is slow, wrong or gone, driven alone by a scripted core: the client gets an answer in the
+protocol's form, the module lives, and nothing is permitted that was not (LIF-5, LIF-6, CNF-2, BND-6)."""
+import json
+import socket
+import threading
+import time
+
+import grpc
+import pytest
+
+from harness.http1 import Connection
+from harness.mcp import LegacyMcp, ModernMcp
+from harness.processes import wait_until
+from harness.scripted_core import Module, messages
+
+GOOD = "good-token"
+
+
+class Core:
+    """The good case; tests overwrite single answers of its script."""
+
+    def __init__(self, module):
+        self.module, self.resolved = module, 0
+        self.common, _, self.auth = messages()
+        self.script = module.spi.script
+        self.script["ResolveCaller"] = self.resolve
+        self.script["Invoke"] = lambda request, context: iter([self.result('[{"type":"text","text":"ok"}]')])
+
+    def resolve(self, request, context):
+        asked = self.auth.ResolveCallerRequest.FromString(request)
+        if not any(header.value == f"Bearer {GOOD}" for header in asked.headers):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+        self.resolved += 1
+        return self.context(f"ref-{self.resolved}")
+
+    def context(self, reference, ttl_ms=60000):
+        return self.auth.ResolveCallerResponse(
+            context=self.common.AuthContext(reference=reference, expires_at_ms=int(time.time() * 1000) + ttl_ms,
+                                            subject=self.common.Subject(user_email="a@b", token_id="t")),
+            lease=self.common.Lease(ttl_ms=ttl_ms)).SerializeToString()
+
+    def result(self, content, **more):
+        return self.common.InvokeItem(result=self.common.InvokeResult(content_json=content.encode(), **more)).SerializeToString()
+
+
+@pytest.fixture
+def core():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        module = Module("gatehouse-mcp", "mcp", listener=listener)
+        try:
+            found = Core(module)
+            found.url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+            yield found
+            assert module.process.running(), module.process.errors()
+            assert module.stop() == 0
+        finally:
+            module.close()
+
+
+@pytest.fixture
+def mcp(core):
+    with ModernMcp(core.url, GOOD) as client:
+        yield client
+
+
+def status_details(code, envelope):
+    """google.rpc.Status with one detail, by hand."""
+    from google.protobuf import any_pb2
+    packed = any_pb2.Any()
+    packed.Pack(envelope)
+    detail = packed.SerializeToString()
+
+    def varint(value):
+        out = b""
+        while value > 0x7F:
+            out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+        return out + bytes([value])
+    return b"\x08" + varint(code) + b"\x1a" + varint(len(detail)) + detail
+
+
+def fail(code, text="no"):
+    def answer(_request, context):
+        context.abort(code, text)
+    return answer
+
+
+def test_the_good_case(core, mcp):
+    assert mcp.call("tool").result["content"][0]["text"] == "ok"
+    assert mcp.call("tool").result["resultType"] == "complete"
+    assert core.resolved == 1
+
+
+def test_a_caller_is_asked_about_again_when_the_lease_is_over(core, mcp):
+    core.script["ResolveCaller"] = lambda request, context: core.context(f"r-{len(core.module.spi.calls)}", ttl_ms=50)
+    mcp.call("tool")
+    before = len(core.module.spi.calls)
+    time.sleep(0.08)
+    mcp.call("tool")
+    names = [name.rpartition("/")[2] for name, _ in core.module.spi.calls[before:]]
+    assert [name for name in names if name != "Watch"] == ["ResolveCaller", "Invoke"]
+
+
+@pytest.mark.parametrize("answer", [b"\xff\xff\xff", b"", "empty reference"])
+def test_a_core_that_answers_nonsense_about_a_caller_permits_nothing(core, mcp, answer):
+    core.script["ResolveCaller"] = lambda request, context: core.context("") if answer == "empty reference" else answer
+    reply = mcp.call("tool")
+    assert reply.status == 503 and reply.error["data"]["retryable"] is True
+    assert not any(name.endswith("/Invoke") for name, _ in core.module.spi.calls)
+
+
+@pytest.mark.parametrize("items, code", [
+    (lambda core: [], "invoke.result.missing"),
+    (lambda core: [b"\xff\xff"], "internal"),
+    (lambda core: [core.result("not json")], "invoke.upstream.failed"),
+    (lambda core: [core.result('{"a":1}')], "invoke.upstream.failed"),
+    (lambda core: [core.result('[1],"isError":true,"x":[2]')], "invoke.upstream.failed"),
+])
+def test_an_invocation_that_ends_wrongly_is_an_error(core, mcp, items, code):
+    core.script["Invoke"] = lambda request, context: iter(items(core))
+    reply = mcp.call("tool")
+    assert (reply.status, reply.error["data"]["code"]) == (200, code)
+
+
+def test_what_follows_a_result_is_of_no_interest(core, mcp):
+    core.script["Invoke"] = lambda request, context: iter([core.result("[]"), core.result("[1]"), b"\xff"])
+    assert mcp.call("tool").result["content"] == []
+    assert mcp.call("tool").result["content"] == []
+
+
+def test_structured_content_that_is_no_json_is_left_out(core, mcp):
+    core.script["Invoke"] = lambda request, context: iter([core.result("[]", structured_content_json=b"{", meta_json=b"[]")])
+    result = mcp.call("tool").result
+    assert "structuredContent" not in result and list(result["_meta"]) == ["io.modelcontextprotocol/serverInfo"]
+
+
+@pytest.mark.parametrize("status, code, category", [
+    (grpc.StatusCode.PERMISSION_DENIED, -32003, "PERMISSION_DENIED"), (grpc.StatusCode.NOT_FOUND, -32602, "NOT_FOUND"),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, -32000, "RATE_LIMITED"), (grpc.StatusCode.UNAVAILABLE, -32603, "UNAVAILABLE"),
+    (grpc.StatusCode.INTERNAL, -32603, "INTERNAL"), (grpc.StatusCode.UNIMPLEMENTED, -32603, "UNSUPPORTED"),
+])
+def test_a_refusal_has_the_code_of_its_category(core, mcp, status, code, category):
+    core.script["Invoke"] = fail(status)
+    reply = mcp.call("tool")
+    assert (reply.status, reply.error["code"], reply.error["data"]["category"]) == (200, code, category)
+
+
+def test_a_context_that_died_is_replaced_once(core, mcp):
+    """The core may forget a context before its lease is over: the client does not notice, unless it happens again."""
+    state = {"refusals": 1}
+
+    def invoke(request, context):
+        if state["refusals"] > 0:
+            state["refusals"] -= 1
+            details = core.common.ErrorEnvelope(category=core.common.ERROR_CATEGORY_UNAUTHENTICATED, code="auth.context.expired", message="gone")
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(16, details)),))
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "gone")
+        return iter([core.result("[]")])
+    core.script["Invoke"] = invoke
+    assert mcp.call("tool").result["content"] == []
+    assert core.resolved == 2
+    state["refusals"] = 2
+    assert mcp.call("tool").status == 401
+    assert core.resolved == 3
+
+
+def test_progress_flows_only_where_it_was_asked_for(core, mcp):
+    progress = core.common.InvokeItem(progress=core.common.InvokeProgress(progress=1, total=2, message="half")).SerializeToString()
+    core.script["Invoke"] = lambda request, context: iter([progress, core.result("[]")])
+    assert mcp.call("tool").notifications == []
+    reply = mcp.call("tool", progress_token="t")
+    assert reply.headers["content-type"][0].startswith("text/event-stream")
+    assert [n["params"] for n in reply.notifications] == [{"progressToken": "t", "progress": 1, "total": 2, "message": "half"}]
+
+
+def test_a_client_that_leaves_takes_its_invocation_along(core, mcp):
+    ended = threading.Event()
+
+    def invoke(_request, context):
+        context.add_callback(ended.set)
+        ended.wait(10)
+        return iter([])
+    core.script["Invoke"] = invoke
+    body, headers = mcp.message("tools/call", {"name": "tool", "arguments": {}})
+    with Connection(core.url) as connection:
+        connection.send("POST", "/mcp", {**mcp.headers, **headers}, json.dumps(body).encode())
+        wait_until(lambda: any(name.endswith("/Invoke") for name, _ in core.module.spi.calls), "the invocation")
+    assert ended.wait(5)
+
+
+def test_a_core_that_is_gone_is_unavailable_in_both_eras(core, mcp):
+    mcp.call("tool")
+    core.module.server.stop(None).wait()
+    with LegacyMcp(core.url, GOOD, initialize=False) as legacy:
+        for client, method in ((mcp, "tools/list"), (legacy, "initialize")):
+            def refused():
+                reply = client.request(method, {"protocolVersion": "2025-11-25"})
+                return reply.status == 503 and reply
+            reply = wait_until(refused, "the refusal", 5)
+            assert reply.error["code"] == -32000 and reply.error["data"]["code"] == "unavailable"
+            assert int(reply.headers["retry-after"][0]) >= 1
+
+
+def test_a_call_under_way_fails_when_the_core_dies(core, mcp):
+    def invoke(_request, context):
+        threading.Thread(target=lambda: core.module.server.stop(0)).start()
+        time.sleep(5)
+        return iter([])
+    core.script["Invoke"] = invoke
+    reply = mcp.call("tool")
+    assert reply.error["data"]["category"] == "UNAVAILABLE" and reply.error["data"]["retryable"] is True
