@@ -308,8 +308,10 @@ static bool token_equals(const char *token, const char *token_end, const char *k
 }
 
 bool json_walk(const char *data, size_t length, char open, struct json_cursor *cursor) {
+  if (length == 0) /* data may be NULL then */
+    return false;
   const char *end = data + length;
-  const char *p = length ? skip_space(data, end) : end;
+  const char *p = skip_space(data, end);
   if (p == end || *p != open)
     return false;
   *cursor = (struct json_cursor){.at = p + 1, .end = end, .object = open == '{'};
