@@ -284,8 +284,10 @@ static const char *scan_value(const char *p, const char *end, unsigned depth_max
 
 bool json_check(const char *data, size_t length, unsigned depth_max, struct error *err) {
   bool too_deep = false;
+  if (length == 0) /* data may be NULL then */
+    return error_set(err, ERR_JSON_MALFORMED, NULL);
   const char *end = data + length;
-  const char *p = length ? scan_value(data, end, depth_max, &too_deep) : NULL;
+  const char *p = scan_value(data, end, depth_max, &too_deep);
   if (too_deep)
     return error_set(err, ERR_JSON_TOO_DEEP, NULL);
   if (!p || skip_space(p, end) != end)
