@@ -254,6 +254,10 @@ core_common_v1_InvocationEnvelope *mcp_call_envelope(struct mcp_call *call) {
   return envelope;
 }
 
+static const char *header_get(void *arg, const char *name) {
+  return http_request_header(arg, name);
+}
+
 void mcp_tools_call(struct mcp_call *call) {
   struct mcp_caller *caller = call->exchange->caller;
   struct mcp_tool *tool = NULL;
@@ -265,7 +269,11 @@ void mcp_tools_call(struct mcp_call *call) {
     return;
   }
   HASH_FIND_STR(caller->tools, envelope->target->name, tool);
-  if (tool && tool->plan_eligible)
+  if (tool && tool->definition && call->exchange->era == MCP_ERA_MODERN &&
+      !mcp_params_match((struct mcp_slice){tool->definition, strlen(tool->definition)}, call->message.arguments,
+                        header_get, call->exchange->request))
+    mcp_call_fail_fault(call, MCP_FAULT_HEADER_MISMATCH);
+  else if (tool && tool->plan_eligible)
     mcp_call_prepare(call, envelope);
   else
     mcp_call_invoke(call, envelope);

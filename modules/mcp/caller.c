@@ -52,6 +52,7 @@ void mcp_caller_lists_free(struct mcp *mcp, struct mcp_caller *caller) {
   HASH_ITER(hh, caller->tools, tool, next) {
     HASH_DEL(caller->tools, tool);
     base_free(tool->name);
+    base_free(tool->definition);
     base_free(tool);
   }
   while ((page = SLIST_FIRST(&caller->pages))) {

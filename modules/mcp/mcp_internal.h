@@ -74,6 +74,7 @@ struct mcp {
 struct mcp_tool {
   char *name; /* key */
   bool plan_eligible;
+  char *definition; /* only where arguments are mirrored in headers; else NULL */
   UT_hash_handle hh;
 };
 

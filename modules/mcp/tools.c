@@ -53,6 +53,9 @@ static void tool_remember(struct mcp_caller *caller, const core_spi_catalog_v1_R
     HASH_ADD_KEYPTR(hh, caller->tools, tool->name, strlen(tool->name), tool);
   }
   tool->plan_eligible = record->plan_eligible;
+  base_free(BASE_TAKE(tool->definition));
+  if (record->definition_json && strstr(record->definition_json, "x-mcp-header"))
+    tool->definition = base_strdup(record->definition_json);
 }
 
 static void members_write(struct buf *members, const core_spi_catalog_v1_ListResponse *response) {

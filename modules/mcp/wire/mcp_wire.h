@@ -126,6 +126,11 @@ enum mcp_fault mcp_era_select(const struct mcp_message *message, const struct mc
 /* Whether a mirrored header says what the string token says: plain, or as =?base64?…?=. */
 bool mcp_header_matches(const char *header, struct mcp_slice token);
 
+/* Whether Mcp-Param-* headers say what the arguments say, for a tool whose definition mirrors some (x-mcp-header). get
+ * answers a request's header, NULL when it is absent. */
+typedef const char *mcp_header_get(void *arg, const char *name);
+bool mcp_params_match(struct mcp_slice definition, struct mcp_slice arguments, mcp_header_get *get, void *arg);
+
 /* ---- DNS rebinding ---- */
 
 /* Host: present and a loopback name or address, or one of allowed ("name", "name:port" or "*"), a list ended by NULL.
