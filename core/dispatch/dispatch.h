@@ -50,8 +50,8 @@ struct dispatch_sink {
   void (*on_failed)(void *arg, const struct error *err);
 };
 
-/* Starts. NULL: refused at once with *err (on_failed is then not called). deadline from the envelope and remaining_ms of
- * the SPI call, the smaller. */
+/* Starts. NULL: refused at once with *err (on_failed is then not called). deadline from the envelope and remaining_ms
+ * of the SPI call, the smaller. */
 struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const struct dispatch_caller *caller,
                                             const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
                                             const struct dispatch_sink *sink, void *arg, struct error *err);

@@ -177,6 +177,7 @@ START_TEST(walking_meets_every_item_in_order) {
   struct json_cursor cursor;
   const char *key, *value;
   size_t key_length, length, count = 0;
+  ck_assert(!json_walk(NULL, 0, '{', &cursor)); /* an absent member */
   ck_assert(!json_walk(text, strlen(text), '{', &cursor));
   ck_assert(json_walk(text, strlen(text), '[', &cursor));
   for (; json_next(&cursor, &key, &key_length, &value, &length); count++) {

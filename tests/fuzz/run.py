@@ -63,7 +63,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--junit", type=pathlib.Path)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     build = options.build.resolve()
     known = sorted(path.name.removeprefix("fuzz.") for path in (build / "fuzz").glob("fuzz.*"))
     unknown = [name for name in options.targets if name not in known]
