@@ -112,12 +112,17 @@ struct test_count {
 
 static void test_count_more(struct core_rpc_call *call, void *user) {
   struct test_count *count = user;
-  while (count->left > 0 && core_rpc_call_send(call, count->message, count->size)) {
+  while (count->left > 1 && core_rpc_call_send(call, count->message, count->size)) {
     count->left--;
     count->service->produced++;
   }
-  if (count->left == 0)
+  if (count->left == 0) {
     core_rpc_call_finish(call);
+  } else if (count->left == 1) { /* the last one and the end together */
+    count->left--;
+    count->service->produced++;
+    core_rpc_call_finish_with(call, count->message, count->size);
+  }
 }
 
 static void test_count_cancel(struct core_rpc_call *call, void *user) {
