@@ -25,6 +25,7 @@ static bool create(struct module *module, struct error *err) {
   (void)err;
   struct rest *rest = BASE_NEW(struct rest);
   rest->module = module;
+  http_client_prepare(); /* every call needs it */
   rest->clients = rest_clients_create(module_event_base(module));
   rest->filters = rest_filters_create(module_event_base(module), NULL);
   module_state_set(module, rest);

@@ -163,10 +163,6 @@ void client_easy_give(struct http_client *client, CURL *easy) {
 /* ---- the client ---- */
 
 struct http_client *http_client_create(struct event_base *base, const struct http_client_options *options) {
-  static bool initialised;
-  if (!initialised)
-    BASE_CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
-  initialised = true;
   struct http_client *client = BASE_NEW(struct http_client);
   client->magic = HTTP_CLIENT_MAGIC;
   client->base = base;

@@ -33,6 +33,10 @@ struct http_client_options {
   long idle_connections_max;               /* kept for reuse; 0: 64 */
 };
 
+/* libcurl is loaded by the first call that needs it, which takes some milliseconds. This begins it on a thread of its
+ * own and returns at once; a second time it does nothing. Loop's thread. */
+void http_client_prepare(void);
+
 struct http_client *http_client_create(struct event_base *base, const struct http_client_options *options);
 
 /* Cancels every call (without callbacks) and closes the pool. Nulls; NULL-safe. Not from inside a callback. */
