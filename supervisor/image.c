@@ -242,6 +242,9 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", module->id));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_SOCKET=%s/core/spi/%s.sock", config->run_dir, module->id));
   add(image, &count, base_asprintf("GATEHOUSE_RUNTIME_SOCKET=%s", child->runtime_socket));
+  add(image, &count, base_asprintf("GATEHOUSE_SPI_BACKOFF_MIN_MS=%lld", (long long)config->spi_backoff_min_ms));
+  add(image, &count, base_asprintf("GATEHOUSE_SPI_BACKOFF_MAX_MS=%lld", (long long)config->spi_backoff_max_ms));
+  add(image, &count, base_asprintf("GATEHOUSE_SPI_MESSAGE_BYTES=%lld", (long long)config->spi_message_bytes));
   add(image, &count, base_asprintf("GATEHOUSE_LIMIT_HEADER_BYTES=%lld", (long long)config->limits_header_bytes));
   add(image, &count, base_asprintf("GATEHOUSE_LIMIT_BODY_BYTES=%lld", (long long)config->limits_body_bytes));
   add(image, &count, base_asprintf("GATEHOUSE_LIMIT_CONNECTIONS=%lld", (long long)config->limits_connections));

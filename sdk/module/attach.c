@@ -228,6 +228,7 @@ static void channel_state(bool connected, void *arg) {
 static void channel_open(struct module *module, const char *spi_socket, uint32_t in_flight_max) {
   struct rpc_channel_options options = {
       .in_flight_max = in_flight_max, .keep_connected = true, .on_state = channel_state, .arg = module};
+  module_spi_limits(&options);
   text_set(&module->spi_socket, spi_socket);
   module->spi_in_flight_max = in_flight_max;
   module->connected = false;

@@ -105,6 +105,9 @@ void module_invocation_begin(struct module *module, struct rpc_server_call *call
 void module_discovery_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length);
 void module_answer_handle(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length);
 
+/* limits.c: back-off and message size of the SPI channel as configured (TRN-6); zero: the channel's own defaults. */
+void module_spi_limits(struct rpc_channel_options *options);
+
 /* notify.c: sd_notify's datagram; does nothing without NOTIFY_SOCKET. */
 void module_notify(struct module *module, const char *text);
 
