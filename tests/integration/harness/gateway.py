@@ -11,6 +11,7 @@ import yaml
 
 from . import BIN, QUICKSTART
 from .processes import Process, wait_until
+from .sanitizers import reports
 
 GUEST = "guest@example.com"
 ADMIN = "admin@example.com"
@@ -143,5 +144,7 @@ class Gateway:
         try:
             if self.process:
                 self.process.stop()
+                report = reports(self.log())
+                assert not report, f"a sanitizer found something:\n{report}"
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)

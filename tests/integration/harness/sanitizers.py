@@ -1,0 +1,12 @@
+"""Reports of the sanitizers in what processes wrote: a test whose gateway leaves one behind fails (build with GATEHOUSE_SANITIZE)."""
+import re
+
+REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
+CONTEXT_LINES = 40
+
+
+def reports(text):
+    """The first report in `text` with the lines behind it, or None."""
+    lines = text.splitlines()
+    first = next((index for index, line in enumerate(lines) if REPORT.search(line)), None)
+    return None if first is None else "\n".join(lines[max(0, first - 2):first + CONTEXT_LINES])
