@@ -288,7 +288,7 @@ static bool open_listeners(struct core *core, struct error *err) {
   char *grpc_path = base_asprintf("%s/core/admin.sock", core->config->run_dir);
   char *http_path = base_asprintf("%s/core/admin.http.sock", core->config->run_dir);
   struct core_rpc_listen_options options = {.path = grpc_path,
-                                            .name = "admin",
+                                            .name = ADMIN_LISTENER,
                                             .mode = 0600,
                                             .owner_uid = (uid_t)-1,
                                             .owner_gid = (gid_t)-1,
@@ -327,7 +327,7 @@ static void core_close(struct core *core) {
   admin_free(&core->admin);
   spi_free(&core->spi);
   dispatch_free(&core->dispatch);
-  lifecycle_stop(&core->lifecycle);
+  lifecycle_stop(core->lifecycle);
   sessions_close(&core->sessions);
   psg_close(&core->psg);
   catalog_close(&core->catalog);
@@ -338,6 +338,7 @@ static void core_close(struct core *core) {
   if (core->signal_event)
     core_rpc_io_post(core->loop, signals_end, core);
   core_rpc_loop_free(&core->loop);
+  lifecycle_free(&core->lifecycle);
   base_free(core->modules);
   close(core->signal_fd);
 }

@@ -38,7 +38,7 @@ static struct core_rpc_method methods[ROW_COUNT] = {
 static void enter(struct core_rpc_call *rpc_call, void *user) {
   const struct admin_entry *entry = user;
   /* A module's socket reaches the same server: operators' methods are for the operators' listeners only. */
-  if (!str_equal(core_rpc_call_peer(rpc_call)->listener, "admin")) {
+  if (!str_equal(core_rpc_call_peer(rpc_call)->listener, ADMIN_LISTENER)) {
     core_rpc_call_fail_code(rpc_call, ERR_AUTH_FAMILY_DENIED);
     return;
   }

@@ -13,6 +13,9 @@
 #include "core/rpc/core_rpc.h"
 #include "core/sessions/sessions.h"
 
+/* The name of the operators' listeners: no module id can be it, so no module's socket opens this door. */
+#define ADMIN_LISTENER "@admin"
+
 struct admin;
 
 struct admin_options {

@@ -28,12 +28,15 @@ struct dispatch_invocation {
   struct dispatch_sink sink;
   void *arg;
   char execution_id[ID_UUID_BYTES];
-  char module_id[32], family[32];
-  const struct policy_context *context; /* held */
+  char module_id[32], family[32];           /* who asks; whose protocol it is */
+  char owner_id[LIFECYCLE_MODULE_ID_BYTES]; /* the module that carries it out */
+  const struct policy_context *context;     /* held */
   struct core_rpc_client_call *call;
   int64_t began_us;
   uint64_t result_bytes;
   bool answerable, has_result, cancelled;
+  bool paused; /* the consumer is congested: the next item is not asked for */
+  bool broken; /* the module did not keep to the protocol */
 };
 
 struct dispatch *dispatch_create(const struct dispatch_options *options) {
@@ -98,13 +101,15 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
   struct dispatch_item item = dispatch_item_read(data, length);
   bool more = true;
   if (item.kind == DISPATCH_ITEM_MALFORMED || invocation->has_result) {
-    core_rpc_client_cancel(call); /* the module broke the protocol: on_done tells */
+    invocation->broken = true;
+    core_rpc_client_cancel(call); /* on_done tells */
     return;
   }
   if (item.kind == DISPATCH_ITEM_RESULT)
     result_take(invocation, &item, data, length);
   else if (!invocation->cancelled && item.kind != DISPATCH_ITEM_NONE)
     more = invocation->sink.on_item(invocation->arg, data, length);
+  invocation->paused = !more;
   if (more)
     core_rpc_client_read(call);
 }
@@ -117,7 +122,9 @@ static void on_done(struct core_rpc_client_call *call, const struct core_rpc_res
     error_set(&err, ERR_CANCELLED, NULL);
     settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
   } else if (!invocation->has_result) {
-    if (result->grpc_status == 0)
+    if (invocation->broken)
+      error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
+    else if (result->grpc_status == 0)
       error_set(&err, ERR_INVOKE_NO_RESULT, NULL);
     settle(invocation, PSG_EXECUTION_FAILED, err.code);
     invocation->sink.on_failed(invocation->arg, &err);
@@ -134,8 +141,8 @@ static bool owner_call(struct dispatch_invocation *invocation, const struct disp
                        const Core__Common__V1__InvocationEnvelope *envelope, struct error *err) {
   struct dispatch *dispatch = invocation->dispatch;
   struct dispatch_plan_parts parts;
-  struct core_rpc_channel *channel =
-      lifecycle_family_channel(dispatch->options.lifecycle, admission->record->owner_family, err);
+  struct core_rpc_channel *channel = lifecycle_family_channel(
+      dispatch->options.lifecycle, admission->record->owner_family, invocation->module_id, invocation->owner_id, err);
   if (!channel ||
       !dispatch_plan_fill(dispatch, admission->record, invocation->execution_id, admission->arguments_json,
                           admission->arguments_length, admission->deadline_ms, envelope->trace, &parts, err))
@@ -212,6 +219,9 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
 
 void dispatch_invocation_resume(struct dispatch_invocation *invocation) {
   BASE_CHECK_MAGIC(invocation, DISPATCH_INVOCATION_MAGIC);
+  if (!invocation->paused)
+    return;
+  invocation->paused = false;
   core_rpc_client_read(invocation->call);
 }
 
@@ -238,7 +248,7 @@ bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *ca
       !str_equal(invocation->context->user_email, caller->context->user_email) ||
       !str_equal(invocation->context->token_id, caller->context->token_id))
     return error_set(err, ERR_INVOKE_REQUEST_UNKNOWN, NULL);
-  struct core_rpc_channel *channel = lifecycle_family_channel(dispatch->options.lifecycle, invocation->family, err);
+  struct core_rpc_channel *channel = lifecycle_module_channel(dispatch->options.lifecycle, invocation->owner_id, err);
   if (!channel)
     return false;
   Core__Common__V1__AnswerRequestRequest forwarded = *answer;

@@ -41,9 +41,9 @@ struct dispatch_caller {
 };
 
 /* What comes of an invocation. on_item takes one item at a time (serialized InvokeItem bytes are handed through
- * unparsed where possible); false: the consumer is congested, dispatch_invocation_resume will follow. It ends with
- * exactly one of on_result, with the item that holds the result, and on_failed; never inside dispatch_invoke; the
- * handle is dead to the consumer then. */
+ * unparsed where possible); false: the consumer is congested and took the item; dispatch_invocation_resume will follow.
+ * It ends with exactly one of on_result, with the item that holds the result, and on_failed; never inside
+ * dispatch_invoke; the handle is dead to the consumer then. */
 struct dispatch_sink {
   bool (*on_item)(void *arg, const void *item_bytes, size_t length);
   void (*on_result)(void *arg, const void *item_bytes, size_t length);

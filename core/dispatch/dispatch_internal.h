@@ -14,7 +14,7 @@
 /* A plan that a module carries out itself; closed by its report, or abandoned. */
 struct dispatch_plan {
   char plan_id[ID_UUID_BYTES]; /* also the execution id */
-  char module_id[32];
+  char module_id[32], family[32];
   char record_id[64];
   char trace_id[33];
   int64_t began_us;

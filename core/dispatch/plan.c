@@ -118,7 +118,7 @@ static void abandoned_sweep(void *argument) {
                                                                             .target = plan->record_id,
                                                                             .outcome = "failed",
                                                                             .trace_id = plan->trace_id});
-    dispatch_execution_end(dispatch, plan->plan_id, "mcp", "plan", PSG_EXECUTION_FAILED, plan->began_us,
+    dispatch_execution_end(dispatch, plan->plan_id, plan->family, "plan", PSG_EXECUTION_FAILED, plan->began_us,
                            "invoke.plan.abandoned", 0);
     plan_close(dispatch, plan);
   }
@@ -131,6 +131,7 @@ static void plan_keep(struct dispatch *dispatch, const struct dispatch_caller *c
   struct dispatch_plan *plan = BASE_NEW(struct dispatch_plan);
   str_copy(plan->plan_id, sizeof(plan->plan_id), plan_id);
   str_copy(plan->module_id, sizeof(plan->module_id), caller->module_id);
+  str_copy(plan->family, sizeof(plan->family), caller->family);
   str_copy(plan->record_id, sizeof(plan->record_id), admission->record->id);
   str_copy(plan->trace_id, sizeof(plan->trace_id), admission->trace_id);
   plan->began_us = clock_monotonic_us();

@@ -14,6 +14,7 @@
 #define DISCOVER_METHOD "/core.module.v1.ModuleRuntime/Discover"
 #define DISCOVER_TIMEOUT_MS 20000
 #define DISCOVERED_MAX 5000
+#define GATEWAY_FAMILY "mcp" /* of every gateway, so far */
 #define TICK_MS 1000
 #define INTERVAL_DEFAULT_SECONDS 300
 #define RETRY_FIRST_MS 1000
@@ -24,8 +25,9 @@ struct gateway_state {
   char id[64];
   int64_t due_us;    /* when to look again */
   uint32_t retry_ms; /* back-off after failures; 0: the last look succeeded */
-  bool busy;
-  bool seen; /* still in the catalog */
+  unsigned looks;    /* under way */
+  bool changed;      /* since the look that is under way began: another one follows */
+  bool seen;         /* still in the catalog */
   UT_hash_handle hh;
 };
 
@@ -38,8 +40,11 @@ struct waiter {
   struct error err;
 };
 
+LIST_HEAD(look_list, look);
+
 struct dispatch_refresh {
   struct dispatch *dispatch;
+  struct look_list looks;
   struct gateway_state *gateways;
   struct core_rpc_timer *timer;
   struct catalog_watch *watch;
@@ -47,9 +52,11 @@ struct dispatch_refresh {
 
 /* One look at one gateway. */
 struct look {
-  struct dispatch_refresh *refresh;
+  LIST_ENTRY(look) entry;
+  struct dispatch_refresh *refresh; /* NULL: freed before; the catalog may end a write after that */
   char gateway_id[64];
   struct waiter *waiter; /* NULL: nobody waits */
+  bool broken;           /* what the module says cannot be used: nothing of it is */
   size_t count;
   Core__Module__V1__DiscoverItem **items; /* their records are handed to the catalog */
 };
@@ -79,20 +86,29 @@ static uint32_t interval_seconds(const struct catalog_record *gateway) {
                                                     : INTERVAL_DEFAULT_SECONDS;
 }
 
-static void look_settle(struct look *look, const struct error *err) {
-  struct dispatch_refresh *refresh = look->refresh;
+/* When to look again. */
+static void state_schedule(struct dispatch_refresh *refresh, const char *gateway_id, bool failed) {
   struct gateway_state *state = NULL;
-  HASH_FIND_STR(refresh->gateways, look->gateway_id, state);
-  if (state) {
-    const struct catalog_record *gateway = catalog_record_by_id(refresh->dispatch->options.catalog, look->gateway_id);
-    state->busy = false;
-    if (err)
-      state->retry_ms =
-          state->retry_ms ? (state->retry_ms < RETRY_MAX_MS / 2 ? state->retry_ms * 2 : RETRY_MAX_MS) : RETRY_FIRST_MS;
-    else
-      state->retry_ms = 0;
-    int64_t delay_ms = err ? state->retry_ms : gateway ? (int64_t)interval_seconds(gateway) * 1000 : 0;
-    state->due_us = clock_monotonic_us() + delay_ms * 1000;
+  HASH_FIND_STR(refresh->gateways, gateway_id, state);
+  if (!state)
+    return;
+  const struct catalog_record *gateway = catalog_record_by_id(refresh->dispatch->options.catalog, gateway_id);
+  state->looks--;
+  if (!failed)
+    state->retry_ms = 0;
+  else if (state->retry_ms == 0)
+    state->retry_ms = RETRY_FIRST_MS;
+  else
+    state->retry_ms = state->retry_ms < RETRY_MAX_MS / 2 ? state->retry_ms * 2 : RETRY_MAX_MS;
+  int64_t delay_ms = failed ? state->retry_ms : gateway ? (int64_t)interval_seconds(gateway) * 1000 : 0;
+  state->due_us = state->changed ? 0 : clock_monotonic_us() + delay_ms * 1000;
+  state->changed = false;
+}
+
+static void look_settle(struct look *look, const struct error *err) {
+  if (look->refresh) {
+    LIST_REMOVE(look, entry);
+    state_schedule(look->refresh, look->gateway_id, err != NULL);
   }
   if (err) {
     log_event(LOG_WARN, "dispatch", "a gateway could not be looked at", LOG_TEXT("gateway", look->gateway_id),
@@ -124,6 +140,7 @@ static void look_message(struct core_rpc_client_call *call, const uint8_t *data,
   struct look *look = user;
   Core__Module__V1__DiscoverItem *item = core__module__v1__discover_item__unpack(NULL, length, data);
   if (!item || (item->item_case == CORE__MODULE__V1__DISCOVER_ITEM__ITEM_RECORD && look->count >= DISCOVERED_MAX)) {
+    look->broken = true;
     core_rpc_client_cancel(call);
   } else if (item->item_case == CORE__MODULE__V1__DISCOVER_ITEM__ITEM_RECORD) {
     if ((look->count & (look->count + 1)) == 0) /* grows by doubling */
@@ -136,9 +153,12 @@ static void look_message(struct core_rpc_client_call *call, const uint8_t *data,
 
 static void look_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
   struct look *look = user;
+  struct error err = result->err;
   (void)call;
-  if (result->grpc_status != 0) {
-    look_settle(look, &result->err);
+  if (look->broken)
+    error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
+  if (look->broken || result->grpc_status != 0) {
+    look_settle(look, &err);
     return;
   }
   struct catalog_discovered *items = base_calloc(look->count + 1, sizeof(*items));
@@ -165,9 +185,11 @@ static void look_begin(struct dispatch_refresh *refresh, const struct catalog_re
   look->refresh = refresh;
   look->waiter = waiter;
   str_copy(look->gateway_id, sizeof(look->gateway_id), gateway->id);
-  state->busy = true;
+  LIST_INSERT_HEAD(&refresh->looks, look, entry);
+  state->looks++;
   id_uuid_v4(plan_id);
-  struct core_rpc_channel *channel = lifecycle_family_channel(dispatch->options.lifecycle, "mcp", &err);
+  struct core_rpc_channel *channel =
+      lifecycle_family_channel(dispatch->options.lifecycle, GATEWAY_FAMILY, NULL, NULL, &err);
   if (!channel || !dispatch_plan_fill(dispatch, gateway, plan_id, "{}", 2, DISCOVER_TIMEOUT_MS, NULL, &parts, &err)) {
     look_settle(look, &err);
     return;
@@ -197,7 +219,7 @@ static void gateway_tick(void *arg, const struct catalog_record *record, const c
   struct gateway_state *state = state_ensure(refresh, record->id);
   (void)shown_name;
   state->seen = true;
-  if (!state->busy && state->due_us <= clock_monotonic_us())
+  if (!state->looks && state->due_us <= clock_monotonic_us())
     look_begin(refresh, record, NULL);
 }
 
@@ -205,13 +227,13 @@ static void tick(void *argument) {
   struct dispatch_refresh *refresh = argument;
   struct gateway_state *state, *next;
   refresh->timer = core_rpc_timer_start(refresh->dispatch->options.loop, TICK_MS, tick, refresh);
-  if (!lifecycle_family_channel(refresh->dispatch->options.lifecycle, "mcp", NULL))
+  if (!lifecycle_family_channel(refresh->dispatch->options.lifecycle, GATEWAY_FAMILY, NULL, NULL, NULL))
     return; /* nothing can look now; what is due stays due */
   HASH_ITER(hh, refresh->gateways, state, next)
   state->seen = false;
   catalog_gateways(refresh->dispatch->options.catalog, gateway_tick, refresh);
   HASH_ITER(hh, refresh->gateways, state, next) {
-    if (!state->seen && !state->busy) {
+    if (!state->seen && !state->looks) {
       HASH_DELETE(hh, refresh->gateways, state);
       base_free(state);
     }
@@ -224,7 +246,9 @@ static void on_change(void *arg, uint64_t revision, enum catalog_kind kind, cons
   (void)revision;
   if (kind != CATALOG_KIND_GATEWAY || !record_id || deleted)
     return;
-  state_ensure(refresh, record_id)->due_us = 0;
+  struct gateway_state *state = state_ensure(refresh, record_id);
+  state->due_us = 0;
+  state->changed = state->looks > 0;
   core_rpc_timer_cancel(&refresh->timer);
   refresh->timer = core_rpc_timer_start(refresh->dispatch->options.loop, 1, tick, refresh);
 }
@@ -232,6 +256,7 @@ static void on_change(void *arg, uint64_t revision, enum catalog_kind kind, cons
 struct dispatch_refresh *dispatch_refresh_create(struct dispatch *dispatch) {
   struct dispatch_refresh *refresh = BASE_NEW(struct dispatch_refresh);
   refresh->dispatch = dispatch;
+  LIST_INIT(&refresh->looks);
   refresh->watch = catalog_watch_start(dispatch->options.catalog, on_change, refresh);
   refresh->timer = core_rpc_timer_start(dispatch->options.loop, 1, tick, refresh);
   return refresh;
@@ -242,6 +267,9 @@ void dispatch_refresh_free(struct dispatch_refresh **holder) {
   struct gateway_state *state, *next;
   core_rpc_timer_cancel(&refresh->timer);
   catalog_watch_stop(&refresh->watch);
+  struct look *look;
+  LIST_FOREACH(look, &refresh->looks, entry)
+  look->refresh = NULL; /* each ends with its write */
   HASH_ITER(hh, refresh->gateways, state, next) {
     HASH_DELETE(hh, refresh->gateways, state);
     base_free(state);

@@ -124,7 +124,7 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
       return;
   }
   module->supervised = true;
-  module->uid = news->uid;
+  lifecycle_module_owner_set(module, news->uid, news->gid);
   str_copy(module->family, sizeof(module->family), news->family);
   str_copy(module->version, sizeof(module->version), news->version);
   module->listener_count = 0;
@@ -361,12 +361,14 @@ struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, i
   return control;
 }
 
-void lifecycle_control_stop(struct lifecycle_control **holder) {
-  struct lifecycle_control *control = BASE_TAKE(*holder);
+void lifecycle_control_stop(struct lifecycle_control *control) {
   if (!control)
     return;
   atomic_store(&control->stopped, true);
   core_rpc_timer_cancel(&control->heartbeat_timer);
-  /* The struct itself stays until the process ends: a posted delivery may still name it. */
   core_rpc_io_post(control->lifecycle->options.loop, read_end, control);
+}
+
+void lifecycle_control_free(struct lifecycle_control **holder) {
+  base_free(BASE_TAKE(*holder));
 }

@@ -112,13 +112,19 @@ struct lifecycle_discovery *lifecycle_discovery_start(struct lifecycle *lifecycl
   return discovery;
 }
 
-void lifecycle_discovery_stop(struct lifecycle_discovery **holder) {
-  struct lifecycle_discovery *discovery = BASE_TAKE(*holder);
+void lifecycle_discovery_stop(struct lifecycle_discovery *discovery) {
   if (!discovery)
     return;
   atomic_store(&discovery->stopped, true);
-  /* The struct itself stays until the process ends: a posted scan may still name it. */
   core_rpc_io_post(discovery->lifecycle->options.loop, watch_end, discovery);
+}
+
+void lifecycle_discovery_free(struct lifecycle_discovery **holder) {
+  struct lifecycle_discovery *discovery = BASE_TAKE(*holder);
+  if (!discovery)
+    return;
+  base_free(discovery->folder);
+  base_free(discovery);
 }
 
 /* Core thread: is there a socket that was not dialled yet? */

@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "core/lifecycle/lifecycle_internal.h"
 #include "sdk/base/alloc.h"
@@ -346,6 +349,17 @@ static bool process_is_known(const struct lifecycle_module *module) {
   return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
 }
 
+/* A socket file can be left over, or not be listened to yet. Connecting to a Unix socket does not block. */
+static bool socket_listens(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  bool listens = fd >= 0 && str_copy(address.sun_path, sizeof(address.sun_path), path) &&
+                 (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno != ECONNREFUSED);
+  if (fd >= 0)
+    close(fd);
+  return listens;
+}
+
 static void attach_again(void *argument) {
   struct lifecycle_module *module = argument;
   module->retry_timer = NULL;
@@ -356,7 +370,8 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
   struct stat status;
   core_rpc_timer_cancel(&module->retry_timer);
-  if (!process_is_known(module) && module->attach_waits < ATTACH_WAITS_MAX) {
+  bool listens = socket_listens(module->runtime_path);
+  if ((!process_is_known(module) || !listens) && module->attach_waits < ATTACH_WAITS_MAX) {
     module->attach_waits++;
     module->retry_timer = core_rpc_timer_start(lifecycle->options.loop, ATTACH_WAIT_MS, attach_again, module);
     return;
@@ -366,6 +381,8 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
     module->runtime_inode = status.st_ino;
     module->runtime_changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec;
   }
+  if (!listens)
+    return; /* left over by a process that is gone: the next one makes its own */
   if (module->instance && module->instance->channel)
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_LOST, "replaced by a new instance");
   lifecycle_instance_free(&module->instance);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/lifecycle/lifecycle_internal.h"
 #include "core/rpc/http/core_rpc_http.h"
@@ -15,7 +16,7 @@
 #include "sdk/base/str.h"
 
 #define SECRET_METADATA "gatehouse-channel-secret"
-#define MODULE_ID_MAX 31
+#define MODULE_ID_MAX (LIFECYCLE_MODULE_ID_BYTES - 1)
 
 /* ---- modules ---- */
 
@@ -38,6 +39,33 @@ static bool module_id_is_valid(const char *module_id) {
   return strspn(module_id, "abcdefghijklmnopqrstuvwxyz0123456789-_") == length;
 }
 
+/* A supervised module's process runs as the user that the supervisor named, and nobody else may be it (TRN-4). */
+static bool peer_is_module(const struct lifecycle_module *module, const struct core_rpc_peer *peer) {
+  return !module->supervised || peer->uid == module->uid;
+}
+
+static bool spi_peer_accept(struct core_rpc_peer *peer, void *user) {
+  const struct lifecycle_module *module = user;
+  if (peer_is_module(module, peer))
+    return true;
+  log_event(LOG_WARN, "lifecycle", "a connection to an SPI socket was refused", LOG_TEXT("module", module->id),
+            LOG_INT("uid", peer->uid));
+  return false;
+}
+
+void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_t gid) {
+  struct core_rpc_listener *listeners[] = {module->spi_listener, module->spi_http_listener};
+  struct error err = {0};
+  module->uid = uid;
+  for (size_t i = 0; i < sizeof(listeners) / sizeof(listeners[0]); i++) {
+    /* A core that is not root cannot give files away: then anybody may knock, and the peer's uid decides alone. */
+    if (uid == geteuid() || core_rpc_listener_owner_set(listeners[i], uid, gid, NULL))
+      continue;
+    if (!core_rpc_listener_mode_set(listeners[i], 0666, &err))
+      log_error_value(LOG_ERROR, "lifecycle", "a module cannot reach its SPI socket", &err);
+  }
+}
+
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
   struct error err = {0};
@@ -58,8 +86,13 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
       module->config = lifecycle->options.modules[i];
       module->configured = true;
     }
-  struct core_rpc_listen_options options = {
-      .path = module->spi_path, .name = module->id, .mode = 0600, .owner_uid = (uid_t)-1, .owner_gid = (gid_t)-1};
+  struct core_rpc_listen_options options = {.path = module->spi_path,
+                                            .name = module->id,
+                                            .mode = 0600,
+                                            .owner_uid = (uid_t)-1,
+                                            .owner_gid = (gid_t)-1,
+                                            .on_accept = spi_peer_accept,
+                                            .user = module};
   module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
   if (module->spi_listener) {
     char *http_path = base_asprintf("%s/core/spi/%s.http.sock", lifecycle->run_dir, module_id);
@@ -135,8 +168,10 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
     lifecycle->discovery = lifecycle_discovery_start(lifecycle, err);
     ok = lifecycle->discovery != NULL;
   }
-  if (!ok)
-    lifecycle_stop(&lifecycle);
+  if (!ok) {
+    lifecycle_stop(lifecycle);
+    lifecycle_free(&lifecycle); /* what posts tasks comes last, and did not begin */
+  }
   return lifecycle;
 }
 
@@ -145,19 +180,28 @@ void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms) {
     lifecycle_control_ready(lifecycle->control, startup_ms);
 }
 
-void lifecycle_stop(struct lifecycle **holder) {
-  struct lifecycle *lifecycle = BASE_TAKE(*holder);
+void lifecycle_stop(struct lifecycle *lifecycle) {
   if (!lifecycle)
     return;
   lifecycle->stopping = true;
-  lifecycle_discovery_stop(&lifecycle->discovery);
-  lifecycle_control_stop(&lifecycle->control);
+  lifecycle_discovery_stop(lifecycle->discovery);
+  lifecycle_control_stop(lifecycle->control);
   while (!STAILQ_EMPTY(&lifecycle->modules)) {
     struct lifecycle_module *module = STAILQ_FIRST(&lifecycle->modules);
     STAILQ_REMOVE_HEAD(&lifecycle->modules, entry);
     module_free(module);
   }
-  /* The struct itself stays until the process ends: posted tasks may still name it. */
+}
+
+void lifecycle_free(struct lifecycle **holder) {
+  struct lifecycle *lifecycle = BASE_TAKE(*holder);
+  if (!lifecycle)
+    return;
+  lifecycle_discovery_free(&lifecycle->discovery);
+  lifecycle_control_free(&lifecycle->control);
+  base_free(lifecycle->run_dir);
+  lifecycle->magic = 0;
+  base_free(lifecycle);
 }
 
 /* ---- identity (TRN-4) ---- */
@@ -193,7 +237,7 @@ struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, s
   struct lifecycle_instance *instance = module ? module->instance : NULL;
   size_t length = 0;
   const char *given = core_rpc_call_metadata(call, SECRET_METADATA, &length);
-  if (instance && given && secret_equal(instance->channel_secret, given, length) &&
+  if (instance && given && peer_is_module(module, peer) && secret_equal(instance->channel_secret, given, length) &&
       (!module->pid || !peer->pid || module->pid == peer->pid || process_is_descendant(peer->pid, module->pid)))
     return instance;
   error_set(err, ERR_AUTH_CHANNEL, NULL);
@@ -245,15 +289,42 @@ const char *lifecycle_instance_config(const struct lifecycle_instance *instance,
 
 /* ---- who carries out calls ---- */
 
+static bool serves_family(const struct lifecycle_module *module, const char *protocol_family) {
+  const struct lifecycle_instance *instance = module->instance;
+  return instance && instance->channel && instance->state == LIFECYCLE_READY &&
+         str_equal(lifecycle_instance_family(instance), protocol_family);
+}
+
 struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
+                                                  const char *preferred_id, char owner_id[LIFECYCLE_MODULE_ID_BYTES],
                                                   struct error *err) {
-  struct lifecycle_module *module;
+  struct lifecycle_module *module, *chosen = NULL;
+  unsigned count = 0;
   STAILQ_FOREACH(module, &lifecycle->modules, entry) {
-    struct lifecycle_instance *instance = module->instance;
-    if (instance && instance->channel && instance->state == LIFECYCLE_READY &&
-        str_equal(lifecycle_instance_family(instance), protocol_family))
-      return instance->channel;
+    if (!serves_family(module, protocol_family))
+      continue;
+    count++;
+    if (preferred_id && str_equal(module->id, preferred_id))
+      chosen = module;
   }
+  unsigned wanted = !chosen && count ? lifecycle->turn++ % count : 0;
+  STAILQ_FOREACH(module, &lifecycle->modules, entry)
+  if (!chosen && serves_family(module, protocol_family) && wanted-- == 0)
+    chosen = module;
+  if (!chosen) {
+    error_set(err, ERR_INVOKE_OWNER_UNAVAILABLE, NULL);
+    return NULL;
+  }
+  if (owner_id)
+    str_copy(owner_id, LIFECYCLE_MODULE_ID_BYTES, chosen->id);
+  return chosen->instance->channel;
+}
+
+struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
+                                                  struct error *err) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  if (module && lifecycle_module_is_alive(module))
+    return module->instance->channel;
   error_set(err, ERR_INVOKE_OWNER_UNAVAILABLE, NULL);
   return NULL;
 }
@@ -268,7 +339,11 @@ bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint3
   if (!module->pid)
     return error_set(err, ERR_MODULE_PHASE, "the module is not running");
   *generation = module->process_generation;
-  if (module->instance && module->instance->generation == *generation)
+  if (!lifecycle_control_restart(lifecycle->control, module_id, *generation, drain_deadline_ms, err))
+    return false;
+  if (module->instance && module->instance->generation == *generation) {
+    core_rpc_timer_cancel(&module->instance->start_timer); /* it need not become ready any more */
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_DRAIN_ORDERED, "restart ordered by an operator");
-  return lifecycle_control_restart(lifecycle->control, module_id, *generation, drain_deadline_ms, err);
+  }
+  return true;
 }

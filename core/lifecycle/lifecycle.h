@@ -25,6 +25,8 @@
 struct lifecycle;
 struct lifecycle_instance;
 
+#define LIFECYCLE_MODULE_ID_BYTES 32 /* with its NUL */
+
 /* States of an instance; the table of transitions is transitions.def. */
 enum lifecycle_state {
 #define LIFECYCLE_STATE(name, text) LIFECYCLE_##name,
@@ -74,8 +76,10 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
 /* Tells the supervisor, when there is one, that the core serves: once, after every socket listens. startup in
  * milliseconds. */
 void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms);
-/* Ends the watching and every connection to a module; nothing is killed here. */
-void lifecycle_stop(struct lifecycle **lifecycle);
+/* Ends the watching and every connection to a module; nothing is killed here. NULL-safe. */
+void lifecycle_stop(struct lifecycle *lifecycle);
+/* Once stopped, and after the loop was freed: no task that was posted names it any more. Nulls; NULL-safe. */
+void lifecycle_free(struct lifecycle **lifecycle);
 
 /* Identity of an SPI call (TRN-4): the peer's socket names the module, the metadata "gatehouse-channel-secret" must be
  * the one of the living generation, compared in constant time. NULL: ERR_AUTH_CHANNEL, and an audit event was written.
@@ -90,9 +94,15 @@ enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *i
 bool lifecycle_instance_is_granted(const struct lifecycle_instance *instance, const char *spi_family);
 const char *lifecycle_instance_config(const struct lifecycle_instance *instance, size_t *length, uint64_t *revision);
 
-/* The channel to a serving instance of that protocol family. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control
- * returns to the loop; calls started on it end with UNAVAILABLE when the instance dies. */
+/* The channel to a serving instance of that protocol family: the preferred module's where it is one of them (NULL: no
+ * preference), else each in turn. owner_id gets the id of the module that was chosen; may be NULL. NULL:
+ * ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control returns to the loop; calls started on it end with UNAVAILABLE when
+ * the instance dies. */
 struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
+                                                  const char *preferred_id, char owner_id[LIFECYCLE_MODULE_ID_BYTES],
+                                                  struct error *err);
+/* The channel to that module while it lives, serving or draining. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. */
+struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
                                                   struct error *err);
 
 /* Orders of operators. ERR_MODULE_UNKNOWN, ERR_UNSUPPORTED (not under a supervisor), ERR_MODULE_PHASE. */

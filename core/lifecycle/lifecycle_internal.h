@@ -73,7 +73,7 @@ struct lifecycle_module {
   struct lifecycle_instance *instance; /* the newest; NULL: none yet */
   struct core_rpc_timer *retry_timer;
   struct core_rpc_timer *process_timer; /* a process that is neither ready nor refused in time is killed */
-  unsigned attach_waits;                /* for the supervisor's word of the process behind a new socket */
+  unsigned attach_waits;                /* until the process behind a new socket is known and listens */
   uint64_t generation_last;
 
   /* What the supervisor says; zero without one. */
@@ -113,6 +113,7 @@ struct lifecycle {
   int64_t started_us;
   int32_t supervisor_pid;
   char supervisor_version[32];
+  unsigned turn; /* of lifecycle_family_channel */
   uint32_t core_starts;
   uint64_t core_generation;
   char core_last_exit[96];
@@ -125,6 +126,8 @@ struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, cons
 /* Finds or makes it, with its SPI listener. NULL: the id is no valid name, or the listener failed. */
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id);
 bool lifecycle_module_is_alive(const struct lifecycle_module *module);
+/* The supervisor named the user that the module runs as: its SPI sockets become that user's (TRN-4). */
+void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_t gid);
 
 /* Of a module: the time within which it must be ready, in milliseconds; what was wrong, kept for the status. */
 uint32_t lifecycle_module_start_timeout_ms(const struct lifecycle_module *module);
@@ -149,12 +152,14 @@ const char *const *lifecycle_family_names(void); /* by bit, ended by NULL */
 
 /* discovery.c */
 struct lifecycle_discovery *lifecycle_discovery_start(struct lifecycle *lifecycle, struct error *err);
-void lifecycle_discovery_stop(struct lifecycle_discovery **discovery);
+void lifecycle_discovery_stop(struct lifecycle_discovery *discovery); /* NULL-safe, as the following */
+void lifecycle_discovery_free(struct lifecycle_discovery **discovery);
 void lifecycle_discovery_scan(struct lifecycle *lifecycle);
 
 /* control_link.c */
 struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, int fd, struct error *err);
-void lifecycle_control_stop(struct lifecycle_control **control);
+void lifecycle_control_stop(struct lifecycle_control *control); /* NULL-safe, as the following */
+void lifecycle_control_free(struct lifecycle_control **control);
 void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms);
 void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation);
 bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,

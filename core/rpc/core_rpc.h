@@ -87,7 +87,7 @@ bool core_rpc_io_post(struct core_rpc_loop *loop, core_rpc_task *task, void *arg
 /* Who is at the other end of a connection, as the kernel says (TRN-4). Lives as long as the connection and its calls.
  */
 struct core_rpc_peer {
-  const char *listener; /* the listener's name: a module id, "admin", … */
+  const char *listener; /* the listener's name: a module id, "@admin", … */
   uid_t uid;
   gid_t gid;
   pid_t pid;           /* 0 where it is not visible (another pid namespace) */
@@ -114,6 +114,10 @@ struct core_rpc_listen_options {
  * ERR_RPC_LISTEN_FAILED. */
 struct core_rpc_listener *core_rpc_listen(struct core_rpc_loop *loop, const struct core_rpc_listen_options *options,
                                           struct error *err);
+/* Gives the socket file to another user and group; its mode stays. ERR_RPC_LISTEN_FAILED: only root can. */
+bool core_rpc_listener_owner_set(struct core_rpc_listener *listener, uid_t uid, gid_t gid, struct error *err);
+/* Changes the mode of the socket file. ERR_RPC_LISTEN_FAILED. */
+bool core_rpc_listener_mode_set(struct core_rpc_listener *listener, mode_t mode, struct error *err);
 /* Stops accepting, removes the socket file, nulls the pointer; with connections_too also ends the accepted connections.
  */
 void core_rpc_listener_close(struct core_rpc_listener **listener, bool connections_too);

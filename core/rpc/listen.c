@@ -223,6 +223,16 @@ struct core_rpc_listener *listener_open(struct core_rpc_loop *loop, const struct
   return listener;
 }
 
+bool core_rpc_listener_owner_set(struct core_rpc_listener *listener, uid_t uid, gid_t gid, struct error *err) {
+  BASE_CHECK_MAGIC(listener, LISTENER_MAGIC);
+  return lchown(listener->path, uid, gid) == 0 || listen_failed(err, listener->path, "owner");
+}
+
+bool core_rpc_listener_mode_set(struct core_rpc_listener *listener, mode_t mode, struct error *err) {
+  BASE_CHECK_MAGIC(listener, LISTENER_MAGIC);
+  return chmod(listener->path, mode) == 0 || listen_failed(err, listener->path, "mode");
+}
+
 /* ---- closing ---- */
 
 void listener_release(struct core_rpc_listener *listener) {

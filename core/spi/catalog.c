@@ -121,17 +121,22 @@ void spi_catalog_get(const struct spi_call *call) {
 
 /* ---- Invoke ---- */
 
-/* One Invoke of a module under way: joins the SPI stream and the invocation; lives until both have ended. */
+/* One Invoke of a module under way: joins the SPI stream and the invocation; lives as long as the call. */
 struct invoke_stream {
   struct core_rpc_call *call;             /* NULL: ended towards the module */
   struct dispatch_invocation *invocation; /* NULL: done */
+  void *waiting;                          /* the item that found no room; nothing is read behind it */
+  size_t waiting_length;
 };
 
 static bool invoke_item(void *arg, const void *item_bytes, size_t length) {
   struct invoke_stream *stream = arg;
-  if (!core_rpc_call_send(stream->call, item_bytes, length))
-    return true; /* cancelled: on_cancel ends the rest */
-  return core_rpc_call_is_writable(stream->call);
+  if (!core_rpc_call_send(stream->call, item_bytes, length) && !core_rpc_call_is_cancelled(stream->call)) {
+    stream->waiting = base_memdup(item_bytes, length);
+    stream->waiting_length = length;
+    return false;
+  }
+  return core_rpc_call_is_writable(stream->call); /* of a cancelled one nothing more is read; on_cancel ends it */
 }
 
 static void invoke_result(void *arg, const void *item_bytes, size_t length) {
@@ -148,8 +153,10 @@ static void invoke_failed(void *arg, const struct error *err) {
 
 static void invoke_writable(struct core_rpc_call *call, void *user) {
   struct invoke_stream *stream = user;
-  (void)call;
-  if (stream->invocation)
+  if (!stream->invocation || (stream->waiting && !core_rpc_call_send(call, stream->waiting, stream->waiting_length)))
+    return; /* on_writable or on_cancel follows */
+  base_free(BASE_TAKE(stream->waiting));
+  if (core_rpc_call_is_writable(call))
     dispatch_invocation_resume(stream->invocation);
 }
 
@@ -164,7 +171,9 @@ static void invoke_cancelled(struct core_rpc_call *call, void *user) {
 }
 
 static void invoke_freed(void *user) {
-  base_free(user);
+  struct invoke_stream *stream = user;
+  base_free(stream->waiting);
+  base_free(stream);
 }
 
 void spi_catalog_invoke(const struct spi_call *call) {
