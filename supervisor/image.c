@@ -250,6 +250,8 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add(image, &count, base_asprintf("GATEHOUSE_LIMIT_CONNECTIONS=%lld", (long long)config->limits_connections));
   add(image, &count,
       base_asprintf("GATEHOUSE_LIMIT_REQUEST_TIMEOUT_MS=%lld", (long long)config->limits_request_timeout_ms));
+  if (image->user != supervisor->children[0].image.user)
+    add(image, &count, base_asprintf("GATEHOUSE_CORE_UID=%u", (unsigned)supervisor->children[0].image.user));
   add_listeners(supervisor, child, &count);
   for (size_t i = 0; i < module->env.count; i++)
     add(image, &count, base_asprintf("%s=%s", module->env.items[i].key, module->env.items[i].value));

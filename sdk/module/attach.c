@@ -16,7 +16,8 @@
 #include "wire/nano/core/spi/plugin/v1/plugin.pb.h"
 #include "wire/nano/core/spi/session/v1/session.pb.h"
 
-#define RETRY_MS 50
+#define RETRY_FIRST_MS 50
+#define RETRY_MAX_MS 2000
 #define CANARY_DEADLINE_MS 5000
 #define SPI_DEADLINE_MS 10000
 #define SPI_IN_FLIGHT_DEFAULT 1024
@@ -114,10 +115,15 @@ static void attached_set(struct module *module, bool attached) {
   module_readiness_update(module);
 }
 
+/* With back-off (TRN-6): a core that refuses for good is not asked twenty times a second. */
 static void retry_later(struct module *module) {
-  struct timeval delay = {.tv_usec = RETRY_MS * 1000};
-  if (!evtimer_pending(module->retry_timer, NULL))
-    evtimer_add(module->retry_timer, &delay);
+  if (evtimer_pending(module->retry_timer, NULL))
+    return;
+  module->retry_ms = module->retry_ms == 0                 ? RETRY_FIRST_MS
+                     : module->retry_ms < RETRY_MAX_MS / 2 ? 2 * module->retry_ms
+                                                           : RETRY_MAX_MS;
+  struct timeval delay = {.tv_sec = module->retry_ms / 1000, .tv_usec = (suseconds_t)(module->retry_ms % 1000) * 1000};
+  evtimer_add(module->retry_timer, &delay);
 }
 
 static void retry(evutil_socket_t fd, short what, void *arg) {
@@ -144,6 +150,7 @@ static void canary_answered(void *arg, const struct rpc_status *status, void *re
     log_event(LOG_ERROR, "module", "the deny path is broken: the canary was accepted");
   } else if (status->code == RPC_UNAUTHENTICATED && !error_is(&status->error, ERR_AUTH_CHANNEL)) {
     module->canary = MODULE_CANARY_PROVEN;
+    module->retry_ms = 0;
     text_set(&module->canary_message, NULL);
     attached_set(module, true);
   } else {
@@ -182,6 +189,7 @@ static void watch_message(void *arg, const uint8_t *message, size_t length) {
   struct module *module = arg;
   struct error err = {0};
   core_spi_catalog_v1_WatchEvent event = {0};
+  module->retry_ms = 0;
   if (!wire_decode(core_spi_catalog_v1_WatchEvent_fields, &event, message, length, &err)) {
     log_error_value(LOG_ERROR, "module", "a change of the catalog could not be read", &err);
     return;
@@ -256,8 +264,10 @@ void module_attach_initialize(struct module *module, const core_module_v1_Initia
     module->retry_timer = evtimer_new(module->base, retry, module);
   uint32_t in_flight_max = request->in_flight_max ? request->in_flight_max : SPI_IN_FLIGHT_DEFAULT;
   if (!str_equal(module->spi_socket, request->spi_socket) || module->spi_in_flight_max != in_flight_max) {
-    rpc_channel_close(&module->spi);
+    struct rpc_channel *before = module->spi;
     channel_open(module, request->spi_socket, in_flight_max);
+    rpc_channel_close(&before); /* its calls end in here and find the new one */
+    module->connected = false;
   }
   rpc_channel_metadata_set_secret(module->spi, MODULE_SECRET_METADATA, secret);
   secret_free(&secret);

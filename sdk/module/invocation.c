@@ -106,6 +106,7 @@ void module_invocation_finish(struct module_invocation *invocation, const struct
   wire_release(core_module_v1_InvokeRequest_fields, &invocation->request);
   invocation->magic = 0;
   base_free(invocation);
+  module_drain_advance(module);
 }
 
 void module_invocation_handle(

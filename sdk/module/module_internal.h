@@ -53,6 +53,7 @@ struct module {
   struct event *signal_term, *signal_int;
   char *canary_credential;
   uint64_t watch_revision;
+  uint32_t retry_ms; /* before the next try of canary or watch; 0: none failed */
 
   bool initialized; /* a core handed over a configuration and we took it */
   bool connected;   /* the SPI channel is up */
@@ -61,6 +62,7 @@ struct module {
   bool warm;
   bool draining;
   bool drained;
+  bool leaving; /* told by a signal: ends when drained */
   bool listening, listening_known;
   enum module_canary canary;
   char *warm_message, *listening_message, *degraded_reason, *canary_message;
@@ -89,6 +91,8 @@ bool module_runtime_start(struct module *module, struct error *err);
 void module_runtime_stop(struct module *module);
 void module_drain_begin(struct module *module, uint32_t deadline_ms, const char *reason);
 uint32_t module_in_flight(struct module *module);
+/* Something ended: a module without a drain of its own may be done with draining. */
+void module_drain_advance(struct module *module);
 
 /* attach.c: the SPI channel, the canary, the watch, readiness. */
 void module_attach_open(struct module *module, const char *spi_socket);

@@ -85,8 +85,10 @@ void module_fail(struct module *module, const char *reason) {
 static void on_signal(evutil_socket_t signal_number, short what, void *arg) {
   struct module *module = arg;
   (void)what;
-  if (module->draining)
-    module_exit_soon(module, MODULE_EXIT_OK); /* the second one is in a hurry */
+  bool again = module->leaving || module->drained; /* in a hurry, or there is nothing to wait for */
+  module->leaving = true;
+  if (again)
+    module_exit_soon(module, MODULE_EXIT_OK);
   else
     module_drain_begin(module, DRAIN_DEFAULT_MS, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }

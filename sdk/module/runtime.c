@@ -97,9 +97,14 @@ static void drain_finish(struct module *module) {
   if (module->drain_call) {
     core_module_v1_DrainResponse response = {.in_flight = module_in_flight(module)};
     rpc_server_call_reply_message(BASE_TAKE(module->drain_call), core_module_v1_DrainResponse_fields, &response);
-  } else {
-    module_exit_soon(module, MODULE_EXIT_OK); /* it was a signal: nobody waits for an answer */
   }
+  if (module->leaving)
+    module_exit_soon(module, MODULE_EXIT_OK);
+}
+
+void module_drain_advance(struct module *module) {
+  if (module->draining && !module->definition->drain && module_in_flight(module) == 0)
+    module_drained(module);
 }
 
 static void drain_deadline(evutil_socket_t fd, short what, void *arg) {
@@ -128,8 +133,8 @@ void module_drain_begin(struct module *module, uint32_t deadline_ms, const char 
   evtimer_add(module->drain_timer, &deadline);
   if (module->definition->drain)
     module->definition->drain(module, deadline_ms);
-  else if (module_in_flight(module) == 0)
-    module_drained(module);
+  else
+    module_drain_advance(module);
 }
 
 static void drain_call_cancelled(void *arg, struct rpc_server_call *call) {
@@ -210,11 +215,15 @@ static const struct rpc_method runtime_methods[] = {
 };
 
 /* The core runs as root, as us, or as the uid that the supervisor names. */
-static bool authorize_peer(const struct rpc_peer *peer, void *arg) {
-  uint64_t core_uid = 0;
+static uid_t core_uid(void) {
+  uint64_t uid = 0;
   const char *named = getenv("GATEHOUSE_CORE_UID");
+  return named && str_parse_u64(named, &uid) && uid < UINT32_MAX ? (uid_t)uid : geteuid();
+}
+
+static bool authorize_peer(const struct rpc_peer *peer, void *arg) {
   (void)arg;
-  if (peer->uid == 0 || peer->uid == geteuid() || (named && str_parse_u64(named, &core_uid) && peer->uid == core_uid))
+  if (peer->uid == 0 || peer->uid == geteuid() || peer->uid == core_uid())
     return true;
   log_event(LOG_WARN, "module", "a connection to the runtime socket was refused", LOG_INT("uid", peer->uid));
   return false;
@@ -225,7 +234,9 @@ bool module_runtime_start(struct module *module, struct error *err) {
   module->server = rpc_server_create(module->base, &options);
   rpc_server_register(module->server, runtime_methods, sizeof(runtime_methods) / sizeof(runtime_methods[0]), module);
   module->health = rpc_health_create(module->server);
-  return rpc_server_listen_unix(module->server, module->runtime_socket, 0600, err);
+  /* A core of another user comes by the group of the folder, which the supervisor gave it. */
+  mode_t mode = core_uid() == geteuid() || core_uid() == 0 ? 0600 : 0660;
+  return rpc_server_listen_unix(module->server, module->runtime_socket, mode, err);
 }
 
 void module_runtime_stop(struct module *module) {
