@@ -349,11 +349,14 @@ static bool process_is_known(const struct lifecycle_module *module) {
   return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
 }
 
-/* A socket file can be left over, or not be listened to yet. Connecting to a Unix socket does not block. */
-static bool socket_listens(const char *path) {
+/* A socket file can be left over, or not be listened to yet. A supervisor removes the one and tells of every process;
+ * without one the only way to know is to knock, which does not block. */
+static bool socket_listens(const struct lifecycle_module *module) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (module->supervised)
+    return true;
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  bool listens = fd >= 0 && str_copy(address.sun_path, sizeof(address.sun_path), path) &&
+  bool listens = fd >= 0 && str_copy(address.sun_path, sizeof(address.sun_path), module->runtime_path) &&
                  (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno != ECONNREFUSED);
   if (fd >= 0)
     close(fd);
@@ -370,7 +373,7 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
   struct stat status;
   core_rpc_timer_cancel(&module->retry_timer);
-  bool listens = socket_listens(module->runtime_path);
+  bool listens = socket_listens(module);
   if ((!process_is_known(module) || !listens) && module->attach_waits < ATTACH_WAITS_MAX) {
     module->attach_waits++;
     module->retry_timer = core_rpc_timer_start(lifecycle->options.loop, ATTACH_WAIT_MS, attach_again, module);
