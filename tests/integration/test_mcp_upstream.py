@@ -269,7 +269,8 @@ def test_a_plan_that_cannot_be_carried_out(module, upstream, change, code):
 def test_an_upstream_that_is_not_there(module, upstream):
     asked = plan(upstream)
     upstream.server.server_close()
-    assert failure(module, asked).code == "http.upstream.connect"
+    # A kept connection may still be found first, and break: what was posted on it is not posted again.
+    assert failure(module, asked).code in ("http.upstream.connect", "http.upstream.protocol")
 
 
 def test_an_upstream_of_no_known_revision(module, upstream):

@@ -178,6 +178,8 @@ def test_lif_1_a_module_starts_when_the_core_says_so_and_is_told_all_it_needs():
                        "GATEHOUSE_GENERATION": str(spawned["generation"]), "GATEHOUSE_LOG_LEVEL": "info",
                        "GATEHOUSE_SPI_SOCKET": f"{stack.run}/core/spi/web.sock",
                        "GATEHOUSE_RUNTIME_SOCKET": f"{stack.run}/modules/web/runtime.sock",
+                       "GATEHOUSE_SPI_BACKOFF_MIN_MS": "50", "GATEHOUSE_SPI_BACKOFF_MAX_MS": "2000",
+                       "GATEHOUSE_SPI_MESSAGE_BYTES": "4194304",
                        "GATEHOUSE_LIMIT_HEADER_BYTES": "32768", "GATEHOUSE_LIMIT_BODY_BYTES": "4194304",
                        "GATEHOUSE_LIMIT_CONNECTIONS": "10000", "GATEHOUSE_LIMIT_REQUEST_TIMEOUT_MS": "30000",
                        "NOTIFY_SOCKET": f"{stack.run}/notify.sock", "LISTEN_FDS": "2",
