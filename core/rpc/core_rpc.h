@@ -38,7 +38,7 @@ struct core_rpc_options {
   uint32_t message_max_bytes;    /* [4 MiB] a longer message ends its call with rpc.message.too_large */
   uint32_t metadata_max_bytes;   /* [16 KiB] all metadata of one call */
   uint32_t in_flight_max;        /* [1024] calls at once per connection; beyond: rpc.in_flight.limit (TRN-6) */
-  uint32_t send_queue_max_bytes; /* [1 MiB] queued on one stream before core_rpc_call_send() refuses */
+  uint32_t send_queue_max_bytes; /* [1 MiB] queued on one stream from which on core_rpc_call_send() refuses */
   uint32_t stuck_exit_ms;        /* [5000] how long after the grace time of stop a stuck call may hold the process */
   void (*on_stuck)(void *user);  /* what then happens, on the core thread; [log, _exit(70)] */
   void *on_stuck_user;
@@ -186,8 +186,10 @@ void core_rpc_call_finish(struct core_rpc_call *call);
 void core_rpc_call_finish_with(struct core_rpc_call *call, const void *data, size_t length);
 
 /* Streams: queues one message (bytes are copied). False, and nothing is queued: the call is cancelled, or the queue is
- * full (then on_writable follows). One message is always accepted by an empty queue. */
+ * full (then on_writable follows). While core_rpc_call_is_writable() the next message is accepted, whatever its size:
+ * the queue may pass its bound by one message. */
 bool core_rpc_call_send(struct core_rpc_call *call, const void *data, size_t length);
+/* False: the queue is full and on_writable follows, or the call is cancelled. */
 bool core_rpc_call_is_writable(const struct core_rpc_call *call);
 /* Bidi: asks for the next message; on_message or on_half_close (or on_cancel) follows. One at a time. */
 void core_rpc_call_read(struct core_rpc_call *call);

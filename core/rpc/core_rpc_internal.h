@@ -206,7 +206,7 @@ const uint8_t *message_view(grpc_byte_buffer *message, grpc_slice *joined, size_
 struct message_queue {
   struct message_node *first, *last;
   size_t bytes, max_bytes;
-  bool blocked; /* was full since the last on_writable */
+  bool blocked; /* reached its bound, and on_writable has not been due since */
 };
 bool message_queue_push(struct message_queue *queue, grpc_byte_buffer *message); /* takes it; false: full */
 grpc_byte_buffer *message_queue_first(const struct message_queue *queue);

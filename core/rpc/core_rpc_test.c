@@ -233,6 +233,24 @@ START_TEST(a_bidi_stream_echoes_until_half_close_or_error) {
 }
 END_TEST
 
+START_TEST(a_bidirectional_stream_of_large_messages_loses_none_and_reads_one_at_a_time) {
+  enum { LARGE = 700000 };
+  struct harness harness;
+  harness_start(&harness);
+  char *large = base_calloc(1, LARGE + 1);
+  memset(large, 'l', LARGE);
+  const char *const texts[] = {large, large, NULL};
+  struct probe probe = {.request = {.method = "/test.v1.Test/Chat", .kind = CORE_RPC_BIDI}, .sends = texts};
+  probe_run(&harness, &probe);
+  ck_assert_int_eq(probe.grpc_status, 0);
+  ck_assert_uint_eq(probe.messages, 2);
+  ck_assert_uint_eq(probe.bytes, 2 * LARGE);
+  buf_free(&probe.data);
+  base_free(large);
+  harness_stop(&harness, 1000);
+}
+END_TEST
+
 START_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives) {
   struct harness harness;
   harness_prepare(&harness, &(struct core_rpc_options){.message_max_bytes = 1000});
@@ -345,5 +363,6 @@ TEST_MAIN("core_rpc", cancelled_calls_count_until_their_handler_lets_go, a_unary
           a_handler_sees_who_calls_with_deadline_and_metadata, metadata_that_may_not_travel_fails_the_call_alone,
           a_server_stream_delivers_everything_in_order, a_slow_reader_holds_the_producer_back,
           cancelling_inside_on_message_ends_a_stream, a_bidi_stream_echoes_until_half_close_or_error,
+          a_bidirectional_stream_of_large_messages_loses_none_and_reads_one_at_a_time,
           a_message_over_the_limit_is_refused_and_the_connection_lives, metadata_may_hold_sixteen_kibibytes_and_no_more,
           calls_in_flight_are_bounded_per_connection)

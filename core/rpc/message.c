@@ -49,8 +49,7 @@ const uint8_t *message_view(grpc_byte_buffer *message, grpc_slice *joined, size_
 
 bool message_queue_push(struct message_queue *queue, grpc_byte_buffer *message) {
   size_t length = grpc_byte_buffer_length(message);
-  if (queue->first != NULL && (queue->bytes >= queue->max_bytes || length > queue->max_bytes - queue->bytes)) {
-    queue->blocked = true;
+  if (queue->blocked) {
     grpc_byte_buffer_destroy(message);
     return false;
   }
@@ -98,7 +97,7 @@ void message_queue_clear(struct message_queue *queue, bool keep_first) {
 }
 
 bool message_queue_is_writable(const struct message_queue *queue) {
-  return queue->bytes < queue->max_bytes;
+  return !queue->blocked;
 }
 
 bool message_queue_take_writable(struct message_queue *queue) {
