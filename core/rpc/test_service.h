@@ -5,6 +5,7 @@
  *   Fail   unary   CONFLICT with a message; an empty request: as create (ALREADY_EXISTS)
  *   Hold   unary   never answers; ends when cancelled
  *   Who    unary   "<listener> <uid> <gid> <pid> <remaining_ms or -> <metadata x-test>"
+ *   Binary unary   metadata x-test-bin, decoded
  *   Count  stream  "<n> <size>": n messages of that size, as fast as the reader reads
  *   Chat   bidi    every message back, then OK at half-close; "fail" ends it with an error */
 #ifndef GATEHOUSE_CORE_RPC_TEST_SERVICE_H
@@ -101,6 +102,16 @@ static void test_who(struct core_rpc_call *call, void *user) {
                              metadata == NULL ? "-" : metadata);
   core_rpc_call_reply(call, text, strlen(text));
   base_free(text);
+}
+
+static void test_binary(struct core_rpc_call *call, void *user) {
+  size_t length;
+  const char *value = core_rpc_call_metadata(call, "x-test-bin", &length);
+  (void)user;
+  if (value == NULL)
+    core_rpc_call_fail_code(call, ERR_ARGUMENT_INVALID);
+  else
+    core_rpc_call_reply(call, value, length);
 }
 
 struct test_count {
@@ -206,6 +217,7 @@ static const struct core_rpc_method test_service_methods[] = {
     {"/test.v1.Test/Fail", CORE_RPC_UNARY, test_fail, &test_service_state},
     {"/test.v1.Test/Hold", CORE_RPC_UNARY, test_hold, &test_service_state},
     {"/test.v1.Test/Who", CORE_RPC_UNARY, test_who, &test_service_state},
+    {"/test.v1.Test/Binary", CORE_RPC_UNARY, test_binary, &test_service_state},
     {"/test.v1.Test/Count", CORE_RPC_SERVER_STREAM, test_count, &test_service_state},
     {"/test.v1.Test/Chat", CORE_RPC_BIDI, test_chat, &test_service_state},
     {"/test.v1.Test/EchoUnderANameLongerThanWhatFitsASlice", CORE_RPC_UNARY, test_echo, &test_service_state},

@@ -117,7 +117,13 @@ static void support_stream(struct rpc_server_call *call, const uint8_t *message,
 
 static void support_bidi_message(void *arg, struct rpc_server_call *call, const uint8_t *message, size_t length) {
   (void)arg;
-  rpc_server_call_send(call, message, length);
+  if (rpc_server_call_send(call, message, length) == RPC_SEND_FULL)
+    rpc_server_call_pause(call);
+}
+
+static void support_bidi_writable(void *arg, struct rpc_server_call *call) {
+  (void)arg;
+  rpc_server_call_resume(call);
 }
 
 static void support_bidi_end(void *arg, struct rpc_server_call *call) {
@@ -131,6 +137,7 @@ static void support_bidi(struct rpc_server_call *call, const uint8_t *message, s
   support_handled++;
   rpc_server_call_handle(call,
                          &(struct rpc_server_call_handler){.on_message = support_bidi_message,
+                                                           .on_writable = support_bidi_writable,
                                                            .on_half_close = support_bidi_end,
                                                            .on_cancelled = support_hang_cancelled},
                          NULL);
