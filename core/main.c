@@ -28,6 +28,7 @@
 enum { EXIT_USAGE = 100, EXIT_ENVIRONMENT = 111 };
 
 #define STOP_GRACE_MS 5000
+#define TRACE_FLUSH_MS 25 /* what a trace may lose with the core; nobody waits for it, and fewer commits cost less */
 #define JWT_KEY_BYTES_MAX 4096
 
 struct core {
@@ -201,7 +202,7 @@ static bool open_observe(struct core *core, struct error *err) {
 }
 
 static bool open_psg(struct core *core, struct error *err) {
-  const struct psg_options options = {.loop = core->loop, .store = core->store};
+  const struct psg_options options = {.loop = core->loop, .store = core->store, .flush_ms = TRACE_FLUSH_MS};
   core->psg = psg_open(&options, err);
   return core->psg != NULL;
 }
