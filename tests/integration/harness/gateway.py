@@ -44,8 +44,10 @@ def quickstart_catalog(worldclock_port, notes_port):
 class Gateway:
     """One running gateway. Paths are short: a Unix socket's may have 107 bytes."""
 
-    def __init__(self, config=None, env=None, wait=True):
+    def __init__(self, config=None, env=None, wait=True, passable=False):
+        """passable: other users may pass through the directory (not look into it)."""
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
+        self.directory.chmod(0o711 if passable else 0o700)
         self.config_path = self.directory / "gatehouse.yaml"
         self.run, self.state = self.directory / "run", self.directory / "state"
         self.config = config or quickstart_config()

@@ -30,6 +30,7 @@ def messages():
         from core.common.v1 import common_pb2
         from core.module.v1 import module_pb2
         from core.spi.auth.v1 import auth_pb2
+        from core.spi.catalog.v1 import catalog_pb2  # noqa: F401 (for attached.py: loaded while the files are there)
         return common_pb2, module_pb2, auth_pb2
     finally:
         if str(out) in sys.path:

@@ -1,0 +1,185 @@
+"""A core without a supervisor, with modules that attach by themselves: the same phases and the same rules (LIF-1, TRN-3, SPI-9)."""
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import grpc
+import pytest
+
+from harness import BIN, gateway as gateways
+from harness.attached import AttachedModule
+from harness.processes import Process, wait_until
+from harness.sanitizers import reports
+
+COMMON = ["auth", "catalog", "config", "observability"]
+DOCUMENTS = """
+kind: Role
+metadata: {name: caller}
+spec: {permissions: [servers.use, tools.read, tools.execute]}
+---
+kind: User
+metadata: {name: guest@example.com}
+spec: {roles: [caller]}
+---
+kind: Tool
+metadata: {name: stream, visibility: public, owner: guest@example.com}
+spec:
+  inputSchemaJson: {type: object}
+  rest: {method: GET, url: 'http://127.0.0.1:9/x'}
+"""
+
+
+class Core:
+    """gatehouse-core alone, and the operator CLI beside it."""
+
+    def __init__(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
+        self.run = self.directory / "run"
+        self.env = {"GATEHOUSE_RUN": str(self.run), "GATEHOUSE_STATE": str(self.directory / "state"), "PATH": "/usr/bin:/bin"}
+        config = self.directory / "gatehouse.yaml"
+        config.write_text("modules: []\n")
+        self.process = Process("core", [BIN / "gatehouse-core", "--config", config], self.directory, env=self.env)
+        wait_until(lambda: (self.run / "core" / "admin.sock").exists() or not self.process.running(), "the core's socket")
+
+    def ctl(self, *arguments):
+        out = subprocess.run([BIN / "gatehouse", *arguments], env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        assert out.returncode in (0, 3), (arguments, out.stdout, out.stderr, self.process.errors()[-4000:])
+        return out.stdout
+
+    def state(self, module_id):
+        processes = json.loads(self.ctl("status", "--output", "json"))["processes"]
+        return next((process for process in processes if process["id"] == module_id), {}).get("state")
+
+    def history(self, module_id):
+        return json.loads(self.ctl("module", "describe", module_id, "--output", "json"))["history"]
+
+    def wait_ready(self, *modules):
+        for module in modules:
+            wait_until(lambda: self.state(module.module_id) == "ready", f"{module.module_id} to be ready", 20, pause_s=0.05)
+
+    def close(self):
+        try:
+            status = self.process.stop()
+            assert status == 0 and not reports(self.process.errors()), (status, self.process.errors()[-8000:])
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def core():
+    if gateways.missing():
+        pytest.skip(gateways.missing())
+    started = Core()
+    try:
+        documents = started.directory / "documents.yaml"
+        documents.write_text(DOCUMENTS)
+        started.ctl("apply", "-f", str(documents))
+        started.token = json.loads(started.ctl("token", "create", "--user", "guest@example.com", "--output", "json"))["token"]
+        yield started
+    finally:
+        started.close()
+
+
+def partial(module, number, size):
+    return module.common.InvokeItem(partial=module.common.InvokePartial(content_json=b"%08d" % number + b"x" * size))
+
+
+def result(module):
+    return module.common.InvokeItem(result=module.common.InvokeResult(content_json=b"[]"))
+
+
+@pytest.mark.parametrize("size, count", [(700_000, 12), (10_000, 1000), (1_500_000, 6)])
+def test_a_slow_reader_gets_every_item_in_order(core, size, count):
+    """Items that find no room in a stream's queue wait: none is lost, and the core lives."""
+    def invoke(_request, _context):
+        for number in range(count):
+            yield partial(owner, number, size)
+        yield result(owner)
+
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        got = []
+        for item in asker.call_tool(asker.resolve(core.token), "stream"):
+            if not got:
+                time.sleep(0.3)  # what is sent meanwhile fills every buffer on the way
+            got.append(int(item.partial.content_json[:8]) if item.WhichOneof("item") == "partial" else item.WhichOneof("item"))
+        assert got == [*range(count), "result"]
+
+
+def test_cancelling_reaches_the_owner(core):
+    began, ended = threading.Event(), threading.Event()
+
+    def invoke(_request, context):
+        context.add_callback(ended.set)
+        began.set()
+        yield partial(owner, 0, 1)
+        ended.wait(20)
+
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        call = asker.call_tool(asker.resolve(core.token), "stream")
+        next(call)
+        assert began.is_set() and not ended.is_set()
+        call.cancel()
+        assert ended.wait(2)
+
+
+@pytest.mark.parametrize("items, code", [(lambda m: [partial(m, 0, 1)], grpc.StatusCode.UNKNOWN),
+                                         (lambda m: [result(m), result(m)], None), (lambda m: [result(m), partial(m, 0, 1)], None)])
+def test_a_stream_has_one_result_which_ends_it(core, items, code):
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, lambda *_: items(owner)) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        kinds, call = [], asker.call_tool(asker.resolve(core.token), "stream")
+        try:
+            for item in call:
+                kinds.append(item.WhichOneof("item"))
+            assert code is None and kinds == ["result"]
+        except grpc.RpcError as error:
+            assert code is not None and kinds == ["partial"], error
+
+
+def test_two_modules_of_a_family_take_turns(core):
+    served = []
+
+    def invoke_as(name):
+        def invoke(_request, _context):
+            served.append(name)
+            yield result(asker)
+        return invoke
+
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke_as("owner")) as owner, \
+            AttachedModule(core.run, "owner2", "rest-grpc", COMMON, invoke_as("owner2")) as second, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, second, asker)
+        reference = asker.resolve(core.token)
+        for _ in range(6):
+            assert [item.WhichOneof("item") for item in asker.call_tool(reference, "stream")] == ["result"]
+    assert sorted(served) == ["owner"] * 3 + ["owner2"] * 3
+
+
+def test_no_module_is_an_operator_by_its_name(core):
+    with AttachedModule(core.run, "admin", "echo", ["auth", "catalog"]) as named:
+        core.wait_ready(named)
+        with pytest.raises(grpc.RpcError) as refused:
+            named.spi.unary_unary("/core.admin.v1.StatusService/GetStatus")(b"", timeout=5, metadata=named.metadata)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
+    with AttachedModule(core.run, "left", "echo", ["auth"]) as module:
+        core.wait_ready(module)
+    with socket.socket(socket.AF_UNIX) as bound:  # a file without a listener, as a killed process leaves it
+        bound.bind(str(module.path))
+        wait_until(lambda: core.state("left") == "failed", "the end to be noticed", 10, pause_s=0.05)
+        seen = core.history("left")
+        time.sleep(2.5)  # longer than a round of dialling takes
+        assert core.history("left") == seen
+    module.path.unlink()

@@ -1,0 +1,298 @@
+"""What an invocation goes through on its way (SPI-9, TRN-3, BND-6): deadline, cancelling, limits, death of the owner, revocation,
+visibility, the events it leaves, and what follows from a changed upstream."""
+import http.server
+import json
+import select
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness import BIN, gateway as gateways
+from harness.http1 import Connection
+from harness.mcp import LegacyMcp, ModernMcp
+from harness.processes import wait_until
+
+PROMPT_S = 0.1  # a death and a revocation are noticed within this
+
+
+class Upstream:
+    """An HTTP server whose requests never end by themselves, but at /fast. It knows when it was called, and when each caller left."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.began, self.left = [], []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    def serve(self, peer):
+        with peer:
+            data = b""
+            while True:
+                while b"\r\n\r\n" not in data:
+                    more = peer.recv(65536)
+                    if not more:
+                        return
+                    data += more
+                head, _, data = data.partition(b"\r\n\r\n")
+                if b" /fast" in head:
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"fast\":true}")
+                    continue
+                self.began.append(time.monotonic())
+                try:
+                    peer.recv(1)
+                except OSError:
+                    pass
+                self.left.append(time.monotonic())
+                return
+
+    def close(self):
+        self.listener.close()
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    server = Upstream()
+    yield server
+    server.close()
+
+
+def tool(upstream, name, path, visibility="public", **spec):
+    more = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in spec.items())
+    team = ", team: staff" if visibility == "team" else ""
+    return (f"---\nkind: Tool\nmetadata: {{name: {name}, visibility: {visibility}, owner: admin@example.com{team}}}\n"
+            f"spec:\n  inputSchemaJson: {{type: object}}\n{more}"
+            f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}{path}', "
+            f"egress: {{allow: ['127.0.0.1:{upstream.port}'], schemes: [http]}}}}\n")
+
+
+@pytest.fixture(scope="module")
+def served(worldclock, notes, upstream):
+    """A gateway of this file's own with tools of the upstream."""
+    reason = gateways.missing()
+    if reason:
+        pytest.skip(reason)
+    with gateways.Gateway() as started:
+        started.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
+        started.apply(tool(upstream, "hold", "/hold", timeoutMs=30000) + tool(upstream, "short", "/hold", timeoutMs=300) +
+                      tool(upstream, "fast", "/fast") + tool(upstream, "limited", "/fast", rateLimitPerMinute=12) +
+                      tool(upstream, "moving", "/fast"))
+        yield started
+
+
+@pytest.fixture(params=[LegacyMcp, ModernMcp])
+def client(request, served):
+    with request.param(served.mcp_url, served.token(gateways.GUEST, "--team", "explorers")) as mcp:
+        yield mcp
+
+
+def code_of(reply):
+    """The stable code of a refusal, in whichever of its protocol's forms it came."""
+    answer = reply.answer
+    if "error" in answer:
+        return answer["error"]["data"]["code"]
+    assert answer["result"].get("isError"), answer
+    return next((value for key, value in answer["result"].get("_meta", {}).items() if key.endswith("error")), {}).get("code") \
+        or json.dumps(answer["result"])
+
+
+def held(upstream, act):
+    """Runs act() in a thread once the upstream holds its call: (thread, results)."""
+    results, calls = [], len(upstream.began)
+    thread = threading.Thread(target=lambda: results.append(act()), daemon=True)
+    thread.start()
+    wait_until(lambda: len(upstream.began) > calls, "the upstream to be called")
+    return thread, results
+
+
+# ---- deadline and cancelling (TRN-3) ----
+
+def test_the_deadline_ends_the_call_and_the_upstream_request(client, upstream):
+    left, began = len(upstream.left), time.monotonic()
+    reply = client.call("short")
+    assert 0.25 < time.monotonic() - began < 2
+    assert "deadline" in code_of(reply) or "timeout" in code_of(reply), reply
+    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+
+
+def test_a_client_that_leaves_takes_its_upstream_request_along(served, upstream):
+    mcp = ModernMcp(served.mcp_url, served.token(gateways.GUEST))
+    left, calls = len(upstream.left), len(upstream.began)
+    body, headers = mcp.message("tools/call", {"name": "hold", "arguments": {}})
+    connection = Connection(mcp.url)
+    connection.send("POST", mcp.path, {**mcp.headers, **headers}, json.dumps(body).encode())
+    wait_until(lambda: len(upstream.began) > calls, "the upstream to be called")
+    connection.close()
+    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+
+    def told():
+        lines = served.ctl("events", "--tail", "20", "--output", "json").stdout
+        return "cancelled" in lines
+    wait_until(told, "the execution to be recorded as cancelled", 5, pause_s=0.1)
+
+
+def test_a_cancelled_call_of_a_session_leaves_its_upstream(served, upstream):
+    with LegacyMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp:
+        left, calls = len(upstream.left), len(upstream.began)
+        body, _ = mcp.message("tools/call", {"name": "hold", "arguments": {}})
+        connection = Connection(mcp.url)
+        connection.send("POST", mcp.path, mcp.headers, json.dumps(body).encode())
+        wait_until(lambda: len(upstream.began) > calls, "the upstream to be called")
+        assert mcp.cancel(body["id"]).status == 202
+        wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+        connection.close()
+
+
+# ---- limits (SPI-18) ----
+
+def test_a_tool_of_few_calls_a_minute_says_when_to_come_again(client):
+    replies = [client.call("limited") for _ in range(4)]  # two at once are allowed
+    assert not replies[0].result.get("isError")
+    refused = replies[-1].error
+    assert refused["data"]["code"] == "rate_limit.exceeded" and refused["data"]["retryable"] is True
+    assert 0 < int(refused["data"]["retryAfterMs"]) <= 10000
+    assert not client.call("fast").result.get("isError")  # another tool is another matter
+
+
+# ---- death of the module that carries it out (LIF-7) ----
+
+def test_calls_end_at_once_when_their_module_is_killed(served, upstream):
+    for era in (LegacyMcp, ModernMcp):
+        with era(served.mcp_url, served.token(gateways.GUEST)) as mcp:
+            thread, results = held(upstream, lambda: mcp.call("hold"))
+            before = served.processes()["rest"]
+            died = time.monotonic()
+            served.kill("rest")
+            thread.join(5)
+            took = time.monotonic() - died
+            assert results, "the call went on"
+            error = results[0].error
+            assert error["data"]["retryable"] is True and error["data"]["category"] == "UNAVAILABLE", error
+            assert took < PROMPT_S + 0.2, took  # the status of the victim is asked for within this time
+            served.wait_restarted(before)
+            assert not mcp.call("fast").result.get("isError")
+
+
+# ---- revocation and visibility (SPI-3, BND-6) ----
+
+def test_a_revoked_token_is_refused_by_the_next_call(served):
+    made = json.loads(served.ctl("token", "create", "--user", gateways.GUEST, "--output", "json").stdout)
+    sessions = [era(served.mcp_url, made["token"]) for era in (LegacyMcp, ModernMcp)]
+    for mcp in sessions:
+        assert not mcp.call("fast").result.get("isError")
+    token_id = made.get("info", made).get("tokenId") or made["tokenId"]
+    served.ctl("token", "revoke", token_id)
+    for mcp in sessions:
+        assert mcp.request("tools/call", {"name": "fast", "arguments": {}}).status == 401
+        mcp.close()
+
+
+def test_a_changed_visibility_counts_for_the_next_request(served, upstream, client):
+    try:
+        assert "moving" in client.tools()
+        for visibility, seen in (("team", False), ("public", True), ("private", False)):
+            served.apply(tool(upstream, "moving", "/fast", visibility))
+            reply = client.call("moving")
+            assert ("result" in reply.answer) is seen, (visibility, reply)
+            assert ("moving" in client.tools()) is seen, visibility
+            if not seen:
+                assert code_of(reply) == code_of(client.call("no_such_tool"))
+    finally:
+        served.apply(tool(upstream, "moving", "/fast"))
+
+
+# ---- events as they happen ----
+
+def test_events_are_followed_live(served):
+    with ModernMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp, subprocess.Popen(
+            [BIN / "gatehouse", "events", "--follow", "--tail", "1", "--family", "runtime_execution", "--output", "json"],
+            env=served.env, stdout=subprocess.PIPE) as follower:
+        try:
+            def next_line(timeout_s):
+                readable, _, _ = select.select([follower.stdout], [], [], timeout_s)
+                return follower.stdout.readline() if readable else b""
+            while next_line(0.5):
+                pass
+            for _ in range(3):
+                mcp.call("fast")
+                assert json.loads(next_line(3))["event_family"] == "runtime_execution"
+                while next_line(0.3):
+                    pass
+        finally:
+            follower.terminate()
+            follower.wait(10)
+
+
+# ---- federated tools follow their upstream ----
+
+class McpUpstream(http.server.ThreadingHTTPServer):
+    """A small MCP server of the session era whose tools can be changed."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            results = {"initialize": {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+                                      "serverInfo": {"name": "changing", "version": "1"}},
+                       "tools/list": {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in self.server.tools]}}
+            answer = {"jsonrpc": "2.0", "id": request.get("id")}
+            if request["method"] in results:
+                answer["result"] = results[request["method"]]
+            else:
+                answer["error"] = {"code": -32601, "message": "Method not found"}
+            body = json.dumps(answer).encode() if "id" in request else b""
+            self.send_response(200 if body else 202)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), self.Handler)
+        self.tools = ["first"]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def document(self):
+        address = f"127.0.0.1:{self.server_address[1]}"
+        return (f"kind: Gateway\nmetadata: {{name: changing, visibility: public, owner: admin@example.com}}\n"
+                f"spec: {{url: 'http://{address}/mcp', transport: streamable-http, refreshIntervalSeconds: 3600, "
+                f"egress: {{allow: ['{address}'], schemes: [http]}}}}\n")
+
+
+@pytest.fixture
+def changing():
+    servers = [McpUpstream(), McpUpstream()]
+    yield servers
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_tools_of_a_gateway_follow_its_upstream(served, changing):
+    one, two = changing
+    two.tools = ["elsewhere"]
+    names = {"first", "second", "elsewhere"}
+    with ModernMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp:
+        served.apply(one.document())  # a new gateway is looked at by itself
+        wait_until(lambda: names & set(mcp.tools()) == {"first"}, "its tool", 10)
+        one.tools = ["second"]
+        served.ctl("refresh", "changing")
+        assert names & set(mcp.tools()) == {"second"}
+        served.apply(two.document())  # so is a changed one
+        wait_until(lambda: names & set(mcp.tools()) == {"elsewhere"}, "the tool of its other upstream", 10)
+        served.ctl("delete", "Gateway", "changing")
+        assert not names & set(mcp.tools())
