@@ -95,7 +95,8 @@ def test_we_call_go(interop, programs, side, command, tmp_path):
     with subprocess.Popen([interop, "serve", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout.readline() == b"ready\n"
-            done = subprocess.run([programs[side], command, path], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([programs[side], command, path], capture_output=True, text=True, timeout=60, check=False,
+                                  env={**os.environ, "INTEROP_SERVER_ASKS_FIRST": "1"})
             assert done.returncode == 0, done.stdout + done.stderr
             server.stdin.close()
             assert server.wait(20) == 0

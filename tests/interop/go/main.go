@@ -1,9 +1,8 @@
-// Go's gRPC and protobuf as the other side of our interoperability tests, over Unix sockets.
+// Go's gRPC as the other side of our interoperability tests, over Unix sockets.
 //
 //	interop checks slim|core            the names of the checks, one a line
 //	interop check slim|core SOCKET NAME one check of our server: of sdk/rpc (slim) or of core/rpc (core)
 //	interop serve SOCKET                serves both test services until standard input ends; prints "ready"
-//	interop wire DESCRIPTORS TYPE       proto3 JSON on standard input as Go writes it: a line "wire <hex>", a line "json <text>"
 //
 // Exit status: 0 fine, 1 a check failed (it says why on standard error), 2 wrong usage.
 package main
@@ -24,10 +23,8 @@ func run(arguments []string) error {
 		return runCheck(arguments[1], arguments[2], arguments[3])
 	case len(arguments) == 2 && arguments[0] == "serve":
 		return serve(arguments[1])
-	case len(arguments) == 3 && arguments[0] == "wire":
-		return wire(arguments[1], arguments[2])
 	}
-	fmt.Fprintln(os.Stderr, "usage: interop checks|check|serve|wire ARGUMENT...")
+	fmt.Fprintln(os.Stderr, "usage: interop checks|check|serve ARGUMENT...")
 	os.Exit(2)
 	return nil
 }
