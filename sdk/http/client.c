@@ -1,7 +1,8 @@
 /* client.c: libcurl's multi handle driven by the loop: its sockets become events, its timer an event, its finished
- * transfers calls to call_completed(). Easy handles are kept for reuse with their permanent options; connections are
- * kept by the multi handle. */
+ * transfers calls to call_completed(). Calls are kept for reuse with their easy handles; connections are kept by the
+ * multi handle. */
 #include <string.h>
+#include <unistd.h>
 
 #include "sdk/http/client_internal.h"
 
@@ -33,7 +34,12 @@ static void act(struct http_client *client, curl_socket_t fd, int what) {
 }
 
 static void on_socket_ready(evutil_socket_t fd, short what, void *context) {
-  act(context, fd, ((what & EV_READ) != 0 ? CURL_CSELECT_IN : 0) | ((what & EV_WRITE) != 0 ? CURL_CSELECT_OUT : 0));
+  struct http_client *client = context;
+  if (!client->sockets[fd].wanted) { /* a kept connection ends, or says what nobody asked: libcurl finds out itself */
+    event_del(client->sockets[fd].event);
+    return;
+  }
+  act(client, fd, ((what & EV_READ) != 0 ? CURL_CSELECT_IN : 0) | ((what & EV_WRITE) != 0 ? CURL_CSELECT_OUT : 0));
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
@@ -41,26 +47,54 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
   act(context, CURL_SOCKET_TIMEOUT, 0);
 }
 
+static struct http_socket *socket_of(struct http_client *client, curl_socket_t fd) {
+  size_t index = (size_t)fd;
+  if (index >= client->socket_count) {
+    size_t count = index + 32;
+    client->sockets = base_realloc_array(client->sockets, count, sizeof(*client->sockets));
+    memset(client->sockets + client->socket_count, 0, (count - client->socket_count) * sizeof(*client->sockets));
+    client->socket_count = count;
+  }
+  return &client->sockets[index];
+}
+
+static void socket_forget(struct http_socket *place) {
+  if (place->event != NULL)
+    event_free(place->event);
+  *place = (struct http_socket){0};
+}
+
+void client_socket_opened(struct http_client *client, curl_socket_t fd) {
+  struct http_socket *place = socket_of(client, fd);
+  socket_forget(place);
+  place->ours = true;
+}
+
+int client_on_close(void *context, curl_socket_t fd) {
+  socket_forget(socket_of(context, fd));
+  return close(fd);
+}
+
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *context, void *socket_context) {
   struct http_client *client = context;
-  struct event *event = socket_context;
-  (void)easy;
-  if (what == CURL_POLL_REMOVE) {
-    if (event != NULL)
-      event_free(event);
-    curl_multi_assign(client->multi, fd, NULL);
+  struct http_socket *place = socket_of(client, fd);
+  struct event *event = place->event;
+  (void)easy, (void)socket_context;
+  place->wanted = what != CURL_POLL_REMOVE;
+  if (!place->wanted) {
+    if (!place->ours) /* of libcurl's resolver: its number may soon be another's */
+      socket_forget(place);
     return 0;
   }
   short kinds =
       (short)(((what & CURL_POLL_IN) != 0 ? EV_READ : 0) | ((what & CURL_POLL_OUT) != 0 ? EV_WRITE : 0) | EV_PERSIST);
   if (event == NULL) {
-    event = event_new(client->base, fd, kinds, on_socket_ready, client);
+    event = place->event = event_new(client->base, fd, kinds, on_socket_ready, client);
     BASE_CHECK(event != NULL);
-    curl_multi_assign(client->multi, fd, event);
   } else if (event_get_events(event) != kinds) {
     event_del(event);
     event_assign(event, client->base, fd, kinds, on_socket_ready, client);
-  } else {
+  } else if (event_pending(event, kinds, NULL)) {
     return 0;
   }
   event_add(event, NULL);
@@ -80,13 +114,15 @@ static int set_timer(CURLM *multi, long timeout_ms, void *context) {
 }
 
 bool client_add(struct http_call *call) {
-  if (call->client->inside > 0) {
+  struct http_client *client = call->kept.client;
+  if (client->inside > 0) {
     call->start_late = true;
-    client_kick_soon(call->client);
+    client_kick_soon(client);
     return true;
   }
   call->start_late = false;
-  call->added = curl_multi_add_handle(call->client->multi, call->easy) == CURLM_OK;
+  call->added = curl_multi_add_handle(client->multi, call->kept.easy) == CURLM_OK;
+  event_active(client->timer, EV_TIMEOUT, 0); /* begins in this turn of the loop, with all that were added in it */
   return call->added;
 }
 
@@ -115,7 +151,7 @@ static void on_kick(evutil_socket_t fd, short what, void *context) {
     } else if (call->curl_paused && !call->paused) {
       call->curl_paused = false;
       client->inside++;
-      curl_easy_pause(call->easy, CURLPAUSE_CONT);
+      curl_easy_pause(call->kept.easy, CURLPAUSE_CONT);
       client->inside--;
     }
   }
@@ -124,7 +160,7 @@ static void on_kick(evutil_socket_t fd, short what, void *context) {
 
 /* ---- easy handles ---- */
 
-static CURL *easy_create(struct http_client *client) {
+CURL *client_easy_create(struct http_client *client) {
   CURL *easy = curl_easy_init();
   BASE_CHECK(easy != NULL);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -136,28 +172,14 @@ static CURL *easy_create(struct http_client *client) {
   curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
   curl_easy_setopt(easy, CURLOPT_USERAGENT, client->user_agent);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, call_on_socket);
+  curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, client_on_close);
+  curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
   curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, call_on_send);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, call_on_header);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, call_on_data);
   if (client->ca_file != NULL)
     curl_easy_setopt(easy, CURLOPT_CAINFO, client->ca_file);
   return easy;
-}
-
-CURL *client_easy_take(struct http_client *client) {
-  return client->easy_count > 0 ? client->easies[--client->easy_count] : easy_create(client);
-}
-
-void client_easy_give(struct http_client *client, CURL *easy) {
-  if (client->easy_count == HTTP_EASY_KEPT_MAX) {
-    curl_easy_cleanup(easy);
-    return;
-  }
-  /* Nothing of the finished call stays referenced. */
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, NULL);
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
-  client->easies[client->easy_count++] = easy;
 }
 
 /* ---- the client ---- */
@@ -200,9 +222,12 @@ void http_client_free(struct http_client **pointer) {
   struct http_call *call;
   while ((call = TAILQ_FIRST(&client->calls)) != NULL)
     call_free(call);
-  while (client->easy_count > 0)
-    curl_easy_cleanup(client->easies[--client->easy_count]);
-  curl_multi_cleanup(client->multi);
+  while (client->kept_count > 0)
+    call_destroy(client->kept[--client->kept_count]);
+  curl_multi_cleanup(client->multi); /* closes the kept connections */
+  for (size_t i = 0; i < client->socket_count; i++)
+    socket_forget(&client->sockets[i]);
+  base_free(client->sockets);
   event_free(client->timer);
   event_free(client->kick);
   http_egress_policy_free(&client->own_egress);
@@ -220,18 +245,11 @@ struct http_call *http_client_start(struct http_client *client, const struct htt
                                     struct error *err) {
   BASE_CHECK_MAGIC(client, HTTP_CLIENT_MAGIC);
   BASE_CHECK(request->on_done != NULL);
-  struct http_call *call = BASE_NEW(struct http_call);
-  call->magic = HTTP_CALL_MAGIC;
-  call->client = client;
-  call->arena = arena_create(1024);
-  call->reply_arena = arena_create(2048);
-  TAILQ_INSERT_TAIL(&client->calls, call, link);
-  client->call_count++;
+  struct http_call *call = call_take(client);
   if (!setup_copy_request(call, request, err)) {
     call_free(call);
     return NULL;
   }
-  call->easy = client_easy_take(client);
   if (!setup_easy(call) || !client_add(call)) {
     call_free(call);
     error_set(err, ERR_INTERNAL, NULL);

@@ -54,23 +54,17 @@ static void arm(struct event *timer, int64_t wait_ms) {
 }
 
 void call_timers_start(struct http_call *call) {
-  call->deadline = evtimer_new(call->client->base, on_deadline, call);
-  BASE_CHECK(call->deadline != NULL);
-  arm(call->deadline, call->request.timeout_ms);
-  if (call->request.idle_timeout_ms > 0) {
-    call->idle = evtimer_new(call->client->base, on_deadline, call);
-    BASE_CHECK(call->idle != NULL);
-  }
+  arm(call->kept.deadline, call->request.timeout_ms);
   call_arm_idle(call);
 }
 
 void call_arm_idle(struct http_call *call) {
-  if (call->idle == NULL)
+  if (call->request.idle_timeout_ms <= 0)
     return;
   if (call->paused)
-    event_del(call->idle);
+    event_del(call->kept.idle);
   else
-    arm(call->idle, call->request.idle_timeout_ms);
+    arm(call->kept.idle, call->request.idle_timeout_ms);
 }
 
 /* ---- what libcurl asks and tells; nothing here may call libcurl's multi interface ---- */
@@ -78,11 +72,14 @@ void call_arm_idle(struct http_call *call) {
 curl_socket_t call_on_socket(void *context, curlsocktype purpose, struct curl_sockaddr *address) {
   struct http_call *call = context;
   (void)purpose;
-  if (!http_egress_check_address(call->client->egress, &call->parsed, &address->addr, NULL)) {
+  if (!http_egress_check_address(call->kept.client->egress, &call->kept.origin, &address->addr, NULL)) {
     call->blocked = true;
     return CURL_SOCKET_BAD;
   }
-  return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, address->protocol);
+  if (fd >= 0)
+    client_socket_opened(call->kept.client, fd);
+  return fd;
 }
 
 /* libcurl sends a request again when a kept connection was closed before a byte of the answer came. The upstream may
@@ -112,20 +109,20 @@ static void push_header(struct http_call *call, const char *line, size_t length)
     end--;
   if (response->header_count == call->reply_header_capacity) {
     size_t bigger = call->reply_header_capacity == 0 ? 16 : call->reply_header_capacity * 2;
-    struct http_header *grown = arena_alloc(call->reply_arena, bigger * sizeof(*grown));
+    struct http_header *grown = arena_alloc(call->kept.reply_arena, bigger * sizeof(*grown));
     if (response->header_count > 0)
       memcpy(grown, call->reply_headers, response->header_count * sizeof(*grown));
     call->reply_headers = grown;
     call->reply_header_capacity = bigger;
   }
   call->reply_headers[response->header_count++] =
-      (struct http_header){arena_memdup(call->reply_arena, line, (size_t)(colon - line)),
-                           arena_memdup(call->reply_arena, value, (size_t)(end - value))};
+      (struct http_header){arena_memdup(call->kept.reply_arena, line, (size_t)(colon - line)),
+                           arena_memdup(call->kept.reply_arena, value, (size_t)(end - value))};
   response->headers = call->reply_headers;
 }
 
 static void forget_headers(struct http_call *call) {
-  arena_reset(call->reply_arena);
+  arena_reset(call->kept.reply_arena);
   call->reply_headers = NULL;
   call->reply_header_capacity = 0;
   call->response.headers = NULL;
@@ -140,7 +137,7 @@ static bool is_redirect(const struct http_client_response *response) {
 
 static void headers_complete(struct http_call *call) {
   long status = 0;
-  curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+  curl_easy_getinfo(call->kept.easy, CURLINFO_RESPONSE_CODE, &status);
   if (status < 200)
     return; /* interim */
   call->headers_done = true;
@@ -193,7 +190,7 @@ size_t call_on_data(char *data, size_t size, size_t count, void *context) {
   if (call->redirecting)
     return length;
   if (call->request.on_data == NULL)
-    buf_append(&call->body, data, length);
+    buf_append(&call->kept.body, data, length);
   else if (length > 0)
     call->request.on_data(call->request.context, call, data, length);
   return call->cancelled ? 0 : length;
@@ -203,44 +200,100 @@ size_t call_on_data(char *data, size_t size, size_t count, void *context) {
 
 static void leave_multi(struct http_call *call) {
   if (call->added)
-    curl_multi_remove_handle(call->client->multi, call->easy);
+    curl_multi_remove_handle(call->kept.client->multi, call->kept.easy);
   call->added = false;
+}
+
+static struct http_call *call_create(struct http_client *client) {
+  struct http_call *call = BASE_NEW(struct http_call);
+  CURL *easy = client_easy_create(client);
+  call->kept = (struct http_call_kept){.client = client,
+                                       .easy = easy,
+                                       .arena = arena_create(1024),
+                                       .reply_arena = arena_create(2048),
+                                       .deadline = evtimer_new(client->base, on_deadline, call),
+                                       .idle = evtimer_new(client->base, on_deadline, call)};
+  BASE_CHECK(call->kept.deadline != NULL && call->kept.idle != NULL);
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+  curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+  curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error_text);
+  return call;
+}
+
+void call_destroy(struct http_call *call) {
+  struct http_call_kept *kept = &call->kept;
+  curl_easy_cleanup(kept->easy);
+  event_free(kept->deadline);
+  event_free(kept->idle);
+  http_url_clear(&kept->origin);
+  base_free(kept->origin_text);
+  buf_free(&kept->request_body);
+  buf_free(&kept->body);
+  arena_free(&kept->reply_arena);
+  arena_free(&kept->arena);
+  base_free(call);
+}
+
+struct http_call *call_take(struct http_client *client) {
+  struct http_call *call = client->kept_count > 0 ? client->kept[--client->kept_count] : call_create(client);
+  call->magic = HTTP_CALL_MAGIC;
+  TAILQ_INSERT_TAIL(&client->calls, call, link);
+  client->call_count++;
+  return call;
+}
+
+static void buffer_empty(struct buf *buffer) {
+  if (buffer->capacity > HTTP_BUFFER_KEPT_BYTES)
+    buf_free(buffer);
+  else
+    buf_clear(buffer);
+}
+
+/* Fields and body may hold a credential, and their memory may wait long for its next use. */
+static void request_wipe(struct http_call *call) {
+  struct http_client_request *request = &call->request;
+  for (size_t i = 0; request->headers != NULL && i < request->header_count; i++)
+    explicit_bzero((char *)(uintptr_t)request->headers[i].value, strlen(request->headers[i].value));
+  if (call->kept.request_body.data != NULL)
+    explicit_bzero(call->kept.request_body.data, call->kept.request_body.length);
 }
 
 void call_free(struct http_call *call) {
   BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
-  struct http_client *client = call->client;
+  struct http_call_kept *kept = &call->kept;
+  struct http_client *client = kept->client;
   leave_multi(call);
-  if (call->easy != NULL)
-    client_easy_give(client, call->easy);
   TAILQ_REMOVE(&client->calls, call, link);
   client->call_count--;
-  if (call->deadline != NULL)
-    event_free(call->deadline);
-  if (call->idle != NULL)
-    event_free(call->idle);
+  event_del(kept->deadline);
+  event_del(kept->idle);
+  curl_easy_setopt(kept->easy, CURLOPT_HTTPHEADER, NULL); /* nothing of the finished call stays referenced */
+  curl_easy_setopt(kept->easy, CURLOPT_POSTFIELDS, NULL);
   curl_slist_free_all(call->fields);
-  http_url_clear(&call->parsed);
   base_free(call->url);
-  if (call->request_body.data != NULL) /* may hold a credential */
-    explicit_bzero(call->request_body.data, call->request_body.length);
-  buf_free(&call->request_body);
-  buf_free(&call->body);
-  arena_free(&call->reply_arena);
-  arena_free(&call->arena);
-  call->magic = 0;
-  base_free(call);
+  request_wipe(call);
+  buffer_empty(&kept->request_body);
+  buffer_empty(&kept->body);
+  arena_reset(kept->arena);
+  arena_reset(kept->reply_arena);
+  *call = (struct http_call){.kept = *kept}; /* without its magic: it is nobody's now */
+  if (client->kept_count < HTTP_CALLS_KEPT_MAX)
+    client->kept[client->kept_count++] = call;
+  else
+    call_destroy(call);
 }
 
 static void finish(struct http_call *call, const struct error *error) {
   leave_multi(call);
-  event_del(call->deadline);
-  if (call->idle != NULL)
-    event_del(call->idle);
+  event_del(call->kept.deadline);
+  event_del(call->kept.idle);
   call->response.url = call->url;
-  call->response.body = &call->body;
-  if (call->body.data == NULL)
-    buf_append(&call->body, "", 0);
+  call->response.body = &call->kept.body;
+  if (call->kept.body.data == NULL)
+    buf_append(&call->kept.body, "", 0);
   call->request.on_done(call->request.context, call, &call->response, error);
   call_free(call);
 }
@@ -259,7 +312,7 @@ static void translate(struct http_call *call, CURLcode code, struct error *error
   else if (call->blocked && ours == ERR_HTTP_UPSTREAM_CONNECT)
     ours = ERR_HTTP_URL_BLOCKED;
   upstream_error(error, ours);
-  log_event(LOG_WARN, "http", "upstream call failed", LOG_TEXT("host", call->parsed.host),
+  log_event(LOG_WARN, "http", "upstream call failed", LOG_TEXT("host", call->kept.origin.host),
             LOG_TEXT("code", error->code), LOG_TEXT("detail", call->error_text));
 }
 
@@ -313,12 +366,12 @@ const char *http_client_response_header(const struct http_client_response *respo
 
 void http_call_cancel(struct http_call *call) {
   BASE_CHECK_MAGIC(call, HTTP_CALL_MAGIC);
-  if (call->client->inside == 0) {
+  if (call->kept.client->inside == 0) {
     call_free(call);
     return;
   }
   call->cancelled = true;
-  client_kick_soon(call->client);
+  client_kick_soon(call->kept.client);
 }
 
 void http_call_pause(struct http_call *call) {
@@ -335,5 +388,5 @@ void http_call_resume(struct http_call *call) {
   call->paused = false;
   call_arm_idle(call);
   if (call->curl_paused)
-    client_kick_soon(call->client);
+    client_kick_soon(call->kept.client);
 }

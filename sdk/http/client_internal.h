@@ -23,9 +23,18 @@
 
 #define HTTP_CLIENT_MAGIC 0x48434c49u
 #define HTTP_CALL_MAGIC 0x4843414cu
-#define HTTP_EASY_KEPT_MAX 64
+#define HTTP_CALLS_KEPT_MAX 64
+#define HTTP_BUFFER_KEPT_BYTES 65536 /* a kept call lets go of a bigger buffer */
 
 TAILQ_HEAD(http_call_list, http_call);
+
+/* A socket that libcurl opened through us, by its number. Its event stays with the loop while the connection waits for
+ * its next request, so that a kept connection costs no system call to watch. */
+struct http_socket {
+  struct event *event;
+  bool ours;   /* we are told when it is closed */
+  bool wanted; /* libcurl waits for it */
+};
 
 struct http_client {
   uint32_t magic;
@@ -35,8 +44,10 @@ struct http_client {
   struct event *kick;  /* postponed work */
   struct http_call_list calls;
   size_t call_count;
-  CURL *easies[HTTP_EASY_KEPT_MAX];
-  size_t easy_count;
+  struct http_call *kept[HTTP_CALLS_KEPT_MAX]; /* finished, for the next ones */
+  size_t kept_count;
+  struct http_socket *sockets;
+  size_t socket_count;
   const struct http_egress_policy *egress;
   struct http_egress_policy *own_egress;
   char *ca_file;
@@ -44,22 +55,29 @@ struct http_client {
   unsigned inside; /* libcurl is on the stack */
 };
 
-struct http_call {
-  uint32_t magic;
+/* What a call keeps for the next one. */
+struct http_call_kept {
   struct http_client *client;
-  TAILQ_ENTRY(http_call) link;
-  struct http_client_request request; /* pointers into the arena; data callbacks */
+  CURL *easy; /* with its permanent options */
   struct arena *arena;
+  struct arena *reply_arena; /* response fields of the current hop */
   struct buf request_body;
-  char *url; /* of the current hop */
-  struct http_url parsed;
-  CURL *easy;
-  struct curl_slist *fields;
+  struct buf body;
   struct event *deadline;
   struct event *idle;
+  struct http_url origin; /* of the current hop: allowed by the policy; no path, no query */
+  char *origin_text;      /* as it was written: "http://host:port"; NULL: none yet */
+  size_t origin_length;
+};
+
+struct http_call {
+  uint32_t magic;
+  TAILQ_ENTRY(http_call) link;
+  struct http_call_kept kept;
+  struct http_client_request request; /* pointers into the arena; data callbacks */
+  char *url;                          /* of the current hop */
+  struct curl_slist *fields;
   struct http_client_response response;
-  struct buf body;
-  struct arena *reply_arena; /* response fields of the current hop */
   struct http_header *reply_headers;
   size_t reply_header_capacity;
   size_t header_bytes;
@@ -81,8 +99,9 @@ struct http_call {
 
 /* client.c */
 void client_kick_soon(struct http_client *client);
-CURL *client_easy_take(struct http_client *client);
-void client_easy_give(struct http_client *client, CURL *easy);
+CURL *client_easy_create(struct http_client *client);
+int client_on_close(void *context, curl_socket_t fd);
+void client_socket_opened(struct http_client *client, curl_socket_t fd);
 bool client_add(struct http_call *call);
 
 /* client_setup.c */
@@ -91,6 +110,8 @@ bool setup_set_url(struct http_call *call, char *url, struct error *err); /* tak
 bool setup_easy(struct http_call *call);                                  /* every option of this hop */
 
 /* client_call.c */
+struct http_call *call_take(struct http_client *client);    /* a kept one or a new one, among the client's calls */
+void call_destroy(struct http_call *call);                  /* a kept one, for good */
 void call_free(struct http_call *call);                     /* without callbacks */
 void call_completed(struct http_call *call, CURLcode code); /* libcurl is done with this hop */
 void call_fail(struct http_call *call, const struct error *error);

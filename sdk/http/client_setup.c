@@ -55,38 +55,71 @@ bool setup_copy_request(struct http_call *call, const struct http_client_request
     return false;
   struct http_client_request *copy = &call->request;
   *copy = *request;
-  copy->method = arena_strdup(call->arena, method);
-  struct http_header *headers = arena_alloc(call->arena, (request->header_count + 1) * sizeof(*headers));
+  copy->method = arena_strdup(call->kept.arena, method);
+  struct http_header *headers = arena_alloc(call->kept.arena, (request->header_count + 1) * sizeof(*headers));
   for (size_t i = 0; i < request->header_count; i++)
-    headers[i] = (struct http_header){arena_strdup(call->arena, request->headers[i].name),
-                                      arena_strdup(call->arena, request->headers[i].value)};
+    headers[i] = (struct http_header){arena_strdup(call->kept.arena, request->headers[i].name),
+                                      arena_strdup(call->kept.arena, request->headers[i].value)};
   copy->headers = headers;
-  buf_append(&call->request_body, request->body, request->body_bytes);
+  buf_append(&call->kept.request_body, request->body, request->body_bytes);
   default_i64(&copy->timeout_ms, TIMEOUT_DEFAULT_MS);
   default_i64(&copy->connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT_MS);
   default_size(&copy->response_bytes_max, RESPONSE_BYTES_DEFAULT);
   default_size(&copy->response_header_bytes_max, RESPONSE_HEADER_BYTES_DEFAULT);
-  return setup_set_url(call, base_strdup(request->url), err);
+  bool ok = setup_set_url(call, base_strdup(request->url), err);
+  call->cross_origin = false; /* the kept origin was that of another request */
+  return ok;
+}
+
+/* The length of "scheme://authority", when what follows is a path or nothing. */
+static size_t origin_length(const char *url) {
+  const char *authority = strstr(url, "://");
+  return authority == NULL ? 0 : (size_t)(authority - url) + 3 + strcspn(authority + 3, "/?#");
+}
+
+/* Whether the URL begins as the one before it did, which was read, judged and allowed: scheme, host and port follow
+ * from these bytes alone. What comes behind them has to be fit for a URL. */
+static bool same_as_before(const struct http_call_kept *kept, const char *url) {
+  if (kept->origin_text == NULL || strncmp(url, kept->origin_text, kept->origin_length) != 0)
+    return false;
+  const char *rest = url + kept->origin_length;
+  if (*rest != '/')
+    return false;
+  for (; *rest != '\0'; rest++)
+    if ((unsigned char)*rest <= 0x20 || *rest == 0x7f || *rest == '\\')
+      return false;
+  return true;
 }
 
 bool setup_set_url(struct http_call *call, char *url, struct error *err) {
+  struct http_call_kept *kept = &call->kept;
+  if (same_as_before(kept, url)) {
+    base_free(call->url);
+    call->url = url;
+    return true;
+  }
   struct http_url parsed;
   if (!http_url_parse(url, &parsed, err)) {
     base_free(url);
     return false;
   }
   bool ok = parsed.has_credentials ? error_set(err, ERR_HTTP_URL_INVALID, "A URL must not carry credentials.")
-                                   : http_egress_check_url(call->client->egress, &parsed, err);
+                                   : http_egress_check_url(kept->client->egress, &parsed, err);
   if (!ok) {
     http_url_clear(&parsed);
     base_free(url);
     return false;
   }
-  if (call->parsed.host != NULL && !http_url_same_origin(&call->parsed, &parsed))
+  if (kept->origin.host != NULL && !http_url_same_origin(&kept->origin, &parsed))
     call->cross_origin = true; /* for good: coming back does not bring the credentials back */
-  http_url_clear(&call->parsed);
+  base_free(BASE_TAKE(parsed.path));
+  base_free(BASE_TAKE(parsed.query));
+  http_url_clear(&kept->origin);
+  kept->origin = parsed;
+  base_free(kept->origin_text);
+  kept->origin_length = origin_length(url);
+  kept->origin_text = base_strndup(url, kept->origin_length);
   base_free(call->url);
-  call->parsed = parsed;
   call->url = url;
   return true;
 }
@@ -125,10 +158,10 @@ static struct curl_slist *build_fields(struct http_call *call, bool has_body) {
 }
 
 bool setup_easy(struct http_call *call) {
-  CURL *easy = call->easy;
+  CURL *easy = call->kept.easy;
   const char *method = call->body_dropped && strcmp(call->request.method, "HEAD") != 0 ? "GET" : call->request.method;
   bool is_post = strcmp(method, "POST") == 0;
-  bool has_body = !call->body_dropped && (call->request_body.length > 0 || is_post);
+  bool has_body = !call->body_dropped && (call->kept.request_body.length > 0 || is_post);
   bool head = strcmp(method, "HEAD") == 0;
   curl_slist_free_all(call->fields);
   call->fields = build_fields(call, has_body);
@@ -142,18 +175,13 @@ bool setup_easy(struct http_call *call) {
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, strcmp(method, has_body ? "POST" : "GET") == 0 ? NULL : method);
   }
   if (has_body && !head) {
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->request_body.length);
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->request_body.data != NULL ? call->request_body.data : "");
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->kept.request_body.length);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
+                     call->kept.request_body.data != NULL ? call->kept.request_body.data : "");
   }
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->fields);
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->request.connect_timeout_ms);
   curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, call->request.decompress ? "gzip, deflate" : NULL);
-  curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-  curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
-  curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
   call->sent = false;
-  curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-  curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, call);
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error_text);
   return code == CURLE_OK;
 }

@@ -152,6 +152,38 @@ START_TEST(bad_requests_are_refused_at_once) {
 }
 END_TEST
 
+/* Calls are used again: what one request was must not show in the next. */
+START_TEST(a_kept_call_remembers_nothing_but_its_origin) {
+  static const char *const unfit[] = {"/a b", "/a\\b", "/a\r\nHost: x", "/a\x7f"};
+  struct rig rig;
+  rig_open(&rig, true);
+  struct outcome o = {0};
+  struct error err;
+  struct http_header headers[] = {{"X-Many", "secret"}};
+  run(&rig, "/echo",
+      (struct http_client_request){.headers = headers, .header_count = 1, .body = "abc", .body_bytes = 3}, &o);
+  ck_assert_str_eq(o.body.data, "abc");
+  o.done = 0;
+  for (size_t i = 0; i < sizeof(unfit) / sizeof(unfit[0]); i++) {
+    ck_assert(!begin(&rig, unfit[i], (struct http_client_request){0}, &o, &err));
+    ck_assert(error_is(&err, ERR_HTTP_URL_INVALID));
+  }
+  char *beside = base_asprintf("http://127.0.0.1:%u@169.254.169.254/", rig.f.port);
+  char *longer = base_asprintf("http://127.0.0.1:%u.example.invalid/", rig.f.port);
+  ck_assert(!begin(&rig, NULL, (struct http_client_request){.url = beside}, &o, &err));
+  ck_assert(!begin(&rig, NULL, (struct http_client_request){.url = longer}, &o, &err));
+  ck_assert(!begin(&rig, NULL, (struct http_client_request){.url = "http://169.254.169.254/"}, &o, &err));
+  ck_assert(error_is(&err, ERR_HTTP_URL_BLOCKED));
+  run(&rig, "/describe", (struct http_client_request){0}, &o);
+  ck_assert_int_eq(strncmp(o.body.data, "GET|/describe||", 15), 0);
+  ck_assert_ptr_null(strstr(o.body.data, "secret"));
+  base_free(beside);
+  base_free(longer);
+  outcome_free(&o);
+  rig_close(&rig);
+}
+END_TEST
+
 START_TEST(the_policy_holds_for_names_at_connect_time) {
   struct rig rig;
   rig_open(&rig, false);
@@ -309,5 +341,6 @@ START_TEST(python_server_answers) {
 END_TEST
 
 TEST_MAIN("http.client", methods_and_bodies, bad_requests_are_refused_at_once,
-          the_policy_holds_for_names_at_connect_time, redirects_are_followed_counted_and_checked,
-          limits_and_deadlines_hold, streams_pause_and_resume, cancel_is_silent, python_server_answers)
+          a_kept_call_remembers_nothing_but_its_origin, the_policy_holds_for_names_at_connect_time,
+          redirects_are_followed_counted_and_checked, limits_and_deadlines_hold, streams_pause_and_resume,
+          cancel_is_silent, python_server_answers)
