@@ -96,7 +96,8 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
   if (!make_owned(config->run_dir, 0755, geteuid(), getegid(), true, err) || !lock(supervisor, err) ||
       !make_below(config->run_dir, "/core", "", 0711, core->user, core->group, err) ||
       !make_below(config->run_dir, "/core/spi", "", 0711, core->user, core->group, err) ||
-      !make_below(config->run_dir, "/modules", "", 0711, geteuid(), getegid(), err) ||
+      !make_below(config->run_dir, "/modules", "", 0751, geteuid(), core->group,
+                  err) || /* the core looks for sockets */
       !make_owned(config->state_dir, 0700, core->user, core->group, true, err))
     return false;
   for (size_t i = 1; i < supervisor->child_count; i++) {

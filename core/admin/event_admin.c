@@ -92,8 +92,14 @@ static void pump(struct event_stream *stream) {
 }
 
 static void feed_visit(void *arg, const struct store_feed_item *item) {
-  if (item->kind == STORE_FEED_EVENT)
-    pump(arg);
+  struct event_stream *stream = arg;
+  struct error err = {0};
+  if (item->kind == STORE_FEED_EVENT && item->event->seq > stream->next_after) { /* not sent with the one before it */
+    pump(stream);
+  } else if (item->kind == STORE_FEED_GONE && !stream->finished) { /* better an end than a silence */
+    error_set(&err, ERR_UNAVAILABLE, "the event log cannot be followed on");
+    finish(stream, item->err ? item->err : &err);
+  }
 }
 
 static void stream_writable(struct core_rpc_call *call, void *user) {

@@ -157,6 +157,7 @@ void admin_revoke_token(const struct admin_call *call) {
   write->call = call->call;
   str_copy(write->target, sizeof(write->target), request->token_id);
   if (!policy_token_revoke(call->admin->options.policy, request->token_id, token_revoked, write, &err)) {
+    admin_audit(call->admin, "token.revoked", request->token_id, &err);
     core_rpc_call_fail(call->call, &err);
     base_free(write);
   }

@@ -172,7 +172,7 @@ struct policy_token_request {
   uint64_t ttl_seconds; /* 0: does not end by itself */
 };
 
-struct policy_token_info { /* valid during the call that hands it out */
+struct policy_token_info { /* valid during the call that hands it out; of policy_token_list until tokens change */
   const char *token_id;
   const char *user_email;
   const char *name;
