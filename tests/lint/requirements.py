@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Lists the requirement ids (BND-1, LIF-3, …) that tests name, and, where the requirements are at hand, those that none names.
 
-Usage: requirements.py [SPEC_DIR]   SPEC_DIR holds Markdown tables whose first column is the id; default: ../shared/spec.
+Usage: requirements.py [SPEC_DIR]   SPEC_DIR holds Markdown tables whose first column is the id.
 Informational: the project does not need those files, and the exit status is always 0.
 """
 import collections

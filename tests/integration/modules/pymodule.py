@@ -68,9 +68,9 @@ class Spi:
         secret = self.secret if secret is ... else secret
         metadata = () if secret is None else ((SECRET_KEY, secret),)
         data = request if isinstance(request, bytes) else request.SerializeToString()
-        stub = self.channel.unary_unary(method, lambda x: x, lambda x: x)
+        ask = self.channel.unary_unary(method, lambda x: x, lambda x: x)
         try:
-            answer = stub(data, timeout=5, metadata=metadata)
+            answer = ask(data, timeout=5, metadata=metadata)
             if reply is not None:
                 reply.ParseFromString(answer)
             return "OK", ""
