@@ -57,6 +57,16 @@ START_TEST(an_instance_that_ended_never_serves_again) {
 }
 END_TEST
 
+/* What an instance says can be unusable at any time; then its connection ends, and the state must not say otherwise. */
+START_TEST(every_connected_state_can_be_refused) {
+  for (unsigned from = LIFECYCLE_DISCOVERED; from <= LIFECYCLE_DRAINING; from++) {
+    enum lifecycle_state to;
+    ck_assert(lifecycle_transition_lookup((enum lifecycle_state)from, LIFECYCLE_ON_REFUSED, &to));
+    ck_assert(to == LIFECYCLE_FAILED || to == LIFECYCLE_STOPPED);
+  }
+}
+END_TEST
+
 START_TEST(every_living_state_can_lose_its_process) {
   for (unsigned from = LIFECYCLE_DISCOVERED; from <= LIFECYCLE_STOPPING; from++) {
     enum lifecycle_state to;
@@ -83,5 +93,5 @@ START_TEST(every_state_can_be_reached) {
 END_TEST
 
 TEST_MAIN("lifecycle machine", the_road_of_an_instance_is_as_documented, nothing_but_proven_health_leads_to_ready,
-          an_instance_that_ended_never_serves_again, every_living_state_can_lose_its_process,
-          every_state_can_be_reached)
+          an_instance_that_ended_never_serves_again, every_connected_state_can_be_refused,
+          every_living_state_can_lose_its_process, every_state_can_be_reached)

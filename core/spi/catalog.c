@@ -121,6 +121,23 @@ void spi_catalog_get(const struct spi_call *call) {
 
 /* ---- Invoke ---- */
 
+/* Who asks, for dispatch. These two answer the error themselves. */
+static bool dispatch_caller_fill(const struct spi_call *call, const Core__Common__V1__CallerContext *reference,
+                                 struct dispatch_caller *caller) {
+  *caller = (struct dispatch_caller){.module_id = lifecycle_instance_module_id(call->instance),
+                                     .family = lifecycle_instance_family(call->instance),
+                                     .context = spi_caller_or_fail(call, reference)};
+  return caller->context != NULL;
+}
+
+static bool invocation_caller(const struct spi_call *call, const Core__Common__V1__InvocationEnvelope *invocation,
+                              struct dispatch_caller *caller) {
+  if (invocation)
+    return dispatch_caller_fill(call, invocation->caller, caller);
+  core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
+  return false;
+}
+
 /* One Invoke of a module under way: joins the SPI stream and the invocation; lives as long as the call. */
 struct invoke_stream {
   struct core_rpc_call *call;             /* NULL: ended towards the module */
@@ -183,16 +200,9 @@ void spi_catalog_invoke(const struct spi_call *call) {
       .on_item = invoke_item, .on_result = invoke_result, .on_failed = invoke_failed};
   const Core__Spi__Catalog__V1__InvokeRequest *request = (const void *)call->request;
   struct error err = {0};
-  if (!request->invocation) {
-    core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
+  struct dispatch_caller caller;
+  if (!invocation_caller(call, request->invocation, &caller))
     return;
-  }
-  const struct policy_context *context = spi_caller_or_fail(call, request->invocation->caller);
-  if (!context)
-    return;
-  const struct dispatch_caller caller = {.module_id = lifecycle_instance_module_id(call->instance),
-                                         .family = lifecycle_instance_family(call->instance),
-                                         .context = context};
   struct invoke_stream *stream = BASE_NEW(struct invoke_stream);
   stream->call = call->call;
   core_rpc_call_events_set(call->call, &events, stream);
@@ -206,13 +216,10 @@ void spi_catalog_invoke(const struct spi_call *call) {
 
 void spi_catalog_answer_request(const struct spi_call *call) {
   const Core__Common__V1__AnswerRequestRequest *request = (const void *)call->request;
-  const struct policy_context *context = spi_caller_or_fail(call, request->caller);
+  struct dispatch_caller caller;
   struct error err = {0};
-  if (!context)
+  if (!dispatch_caller_fill(call, request->caller, &caller))
     return;
-  const struct dispatch_caller caller = {.module_id = lifecycle_instance_module_id(call->instance),
-                                         .family = lifecycle_instance_family(call->instance),
-                                         .context = context};
   if (!dispatch_answer(call->spi->options.dispatch, &caller, request, &err)) {
     core_rpc_call_fail(call->call, &err);
     return;
@@ -230,16 +237,9 @@ static void prepared(void *arg, const Core__Spi__Catalog__V1__PrepareInvokeRespo
 void spi_catalog_prepare_invoke(const struct spi_call *call) {
   const Core__Spi__Catalog__V1__PrepareInvokeRequest *request = (const void *)call->request;
   struct error err = {0};
-  if (!request->invocation) {
-    core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
+  struct dispatch_caller caller;
+  if (!invocation_caller(call, request->invocation, &caller))
     return;
-  }
-  const struct policy_context *context = spi_caller_or_fail(call, request->invocation->caller);
-  if (!context)
-    return;
-  const struct dispatch_caller caller = {.module_id = lifecycle_instance_module_id(call->instance),
-                                         .family = lifecycle_instance_family(call->instance),
-                                         .context = context};
   /* The deadline of this call is not the invocation's: the plan outlives it. */
   if (!dispatch_prepare(call->spi->options.dispatch, &caller, request->invocation, INT64_MAX, prepared, call->call,
                         &err))
