@@ -8,7 +8,8 @@
 #include "core/psg/psg_internal.h"
 #include "sdk/base/str.h"
 
-#define SPAN_SPARE_BYTES 200 /* what the end adds to the object */
+#define RUNNING ",\"status\":\"running\"}" /* the end of the object of a live span */
+#define SPAN_SPARE_BYTES 200               /* what the end adds to the object */
 
 static const char *const status_names[] = {[PSG_EXECUTION_COMPLETED] = "completed",
                                            [PSG_EXECUTION_FAILED] = "failed",
@@ -75,7 +76,7 @@ void psg_execution_begin(struct psg *psg, const struct psg_execution_start *star
   text_field(about, "trace_id", start->trace_id);
   psg_literal(about, ",\"started_at\":\"");
   buf_append(about, at, PSG_TIME_LENGTH);
-  psg_literal(about, "\",\"status\":\"running\"}");
+  psg_literal(about, "\"" RUNNING);
   struct psg_node *span = psg_graph_node_add(&psg->graph, PSG_TYPE_SpanNode, execution_id, about->data + begin,
                                              about->length - begin, SPAN_SPARE_BYTES, true);
   span->live = true;
@@ -143,7 +144,8 @@ void psg_executions_index(struct psg *psg) {
   for (struct psg_node *node = psg->graph.nodes; node; node = node->hh.next) {
     if (node->type != PSG_TYPE_SpanNode)
       continue;
-    node->live = str_ends_with(node->object, ",\"status\":\"running\"}");
+    node->live = node->length >= sizeof(RUNNING) - 1 &&
+                 memcmp(node->object + node->length - (sizeof(RUNNING) - 1), RUNNING, sizeof(RUNNING) - 1) == 0;
     if (node->live)
       continue;
     DL_APPEND2(psg->ended, node, list_prev, list_next);

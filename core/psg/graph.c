@@ -7,6 +7,12 @@
 #include "core/psg/psg_internal.h"
 #include "sdk/base/json.h"
 
+/* A graph begins with the room for its usual thousands of nodes, so that loading one does not rehash on the way. */
+#undef HASH_INITIAL_NUM_BUCKETS
+#undef HASH_INITIAL_NUM_BUCKETS_LOG2
+#define HASH_INITIAL_NUM_BUCKETS 1024u
+#define HASH_INITIAL_NUM_BUCKETS_LOG2 10u
+
 static int nibble(char c) {
   if (c >= '0' && c <= '9')
     return c - '0';
@@ -26,6 +32,17 @@ bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID
     key[i] = (uint8_t)(high << 4 | low);
   }
   return true;
+}
+
+void psg_uuid_format(const uint8_t key[static PSG_UUID_BYTES], char text[static ID_UUID_BYTES]) {
+  static const char digits[] = "0123456789abcdef";
+  for (size_t i = 0; i < PSG_UUID_BYTES; i++) {
+    if (i == 4 || i == 6 || i == 8 || i == 10)
+      *text++ = '-';
+    *text++ = digits[key[i] >> 4];
+    *text++ = digits[key[i] & 15];
+  }
+  *text = 0;
 }
 
 struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static PSG_UUID_BYTES]) {
@@ -48,23 +65,43 @@ void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node) {
   DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
 }
 
-struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
-                                    size_t length, size_t spare, bool owned) {
-  struct psg_node *node = BASE_NEW(struct psg_node);
-  BASE_CHECK(psg_uuid_parse(id, strlen(id), node->key) && length + spare < UINT32_MAX);
-  memcpy(node->id, id, ID_UUID_BYTES);
-  node->type = type;
-  node->owned = owned;
+/* key and id of the node are set. */
+static void node_enter(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length,
+                       size_t spare) {
+  BASE_CHECK(length + spare < UINT32_MAX);
   node->capacity = (uint32_t)(length + spare);
   node->object = base_alloc(node->capacity + 1);
   memcpy(node->object, object, length);
   node->object[length] = 0;
   node->length = (uint32_t)length;
-  node->revision = 1;
   node->change = PSG_ADDED;
   HASH_ADD(hh, graph->nodes, key, PSG_UUID_BYTES, node);
   DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
   graph->version++;
+}
+
+struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
+                                    size_t length, size_t spare, bool owned) {
+  struct psg_node *node = BASE_NEW(struct psg_node);
+  BASE_CHECK(psg_uuid_parse(id, strlen(id), node->key));
+  memcpy(node->id, id, ID_UUID_BYTES);
+  node->type = type;
+  node->owned = owned;
+  node->revision = 1;
+  node_enter(graph, node, object, length, spare);
+  return node;
+}
+
+struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
+                                        const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
+                                        uint64_t revision, bool owned) {
+  struct psg_node *node = BASE_NEW(struct psg_node);
+  memcpy(node->key, key, PSG_UUID_BYTES);
+  psg_uuid_format(key, node->id);
+  node->type = type;
+  node->owned = owned;
+  node->revision = revision;
+  node_enter(graph, node, object, length, 0);
   return node;
 }
 

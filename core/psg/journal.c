@@ -21,7 +21,6 @@
 /* ---- ids and times ---- */
 
 void psg_uuid_make(struct psg *psg, char target[static ID_UUID_BYTES]) {
-  static const char digits[] = "0123456789abcdef";
   if (psg->random_left < PSG_UUID_BYTES) { /* the core does not fork: a pool is never shared */
     id_random_bytes(psg->random, sizeof(psg->random));
     psg->random_left = sizeof(psg->random);
@@ -30,14 +29,7 @@ void psg_uuid_make(struct psg *psg, char target[static ID_UUID_BYTES]) {
   uint8_t *bytes = psg->random + psg->random_left;
   bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
   bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
-  char *out = target;
-  for (size_t i = 0; i < PSG_UUID_BYTES; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10)
-      *out++ = '-';
-    *out++ = digits[bytes[i] >> 4];
-    *out++ = digits[bytes[i] & 15];
-  }
-  *out = 0;
+  psg_uuid_format(bytes, target);
 }
 
 void psg_time_text(struct psg *psg, int64_t wall_us, char text[static PSG_TIME_LENGTH + 1]) {
@@ -157,6 +149,7 @@ static void pending_clear(struct psg_pending *pending) {
   buf_clear(&pending->checkpoint);
   buf_clear(&pending->sync);
   pending->entry_count = pending->waiter_count = 0;
+  pending->operations = 0;
   pending->has_update = false;
 }
 
@@ -195,6 +188,19 @@ static struct store_batch *batch_build(struct psg *psg, const struct psg_pending
   return batch;
 }
 
+/* The batch has a copy: a second one of the graph is not kept for the case that the store refuses it. */
+static struct store_batch *flight_batch(struct psg *psg) {
+  struct store_batch *batch = batch_build(psg, &psg->flight);
+  buf_free(&psg->flight.checkpoint);
+  return batch;
+}
+
+/* Operations after which a checkpoint is worth its bytes: about as many as it has nodes. */
+static uint64_t operations_enough(const struct psg *psg) {
+  uint64_t nodes = HASH_COUNT(psg->graph.nodes);
+  return nodes > PSG_CHECKPOINT_OPERATIONS ? nodes : PSG_CHECKPOINT_OPERATIONS;
+}
+
 /* Makes the waiting batch complete and puts it in flight. */
 static void take_off(struct psg *psg, bool checkpoint) {
   size_t entries_before = psg->waiting.entry_count;
@@ -210,13 +216,14 @@ static void take_off(struct psg *psg, bool checkpoint) {
                "\"edge_count\":%llu}",
                psg->graph_id, psg->last_update_id, psg->last_update_at, (unsigned long long)psg->graph.logged_nodes,
                (unsigned long long)psg->graph.logged_edges);
-  if (checkpoint || psg->operations >= PSG_CHECKPOINT_OPERATIONS) {
-    psg->operations = 0;
+  if (checkpoint) {
     psg_checkpoint_write(psg, psg->flight.has_update ? psg->last_update_id : "", &psg->flight.checkpoint);
+    psg->flight.operations = psg->operations;
+    psg->operations = 0;
     if (psg->flight.checkpoint.length > STORE_VALUE_MAX_BYTES) {
       log_event(LOG_WARN, "psg", "the graph is too large for a checkpoint",
                 LOG_INT("bytes", psg->flight.checkpoint.length));
-      buf_clear(&psg->flight.checkpoint);
+      buf_free(&psg->flight.checkpoint);
     }
   }
   psg->in_flight = true;
@@ -258,16 +265,20 @@ static void commit_done(void *arg, const struct store_commit_result *result, con
     if (!psg->failing)
       log_error_value(LOG_ERROR, "psg", "the log refuses a batch; it is tried again", err);
     psg->failing = true;
+    psg->operations += psg->flight.operations; /* the checkpoint is not tried again: the next one comes the sooner */
+    psg->flight.operations = 0;
     psg_touch(psg);
     return;
   }
   landed(psg, NULL);
   if (something_waits(psg))
     psg_touch(psg);
+  else
+    psg_checkpoint_idle(psg);
 }
 
 static void commit_flight(struct psg *psg) {
-  struct store_batch *batch = batch_build(psg, &psg->flight);
+  struct store_batch *batch = flight_batch(psg);
   psg->failing = false;
   store_commit(psg->options.store, &batch, commit_done, psg);
 }
@@ -281,13 +292,33 @@ void psg_flush(struct psg *psg) {
   }
   if (!something_waits(psg))
     return;
-  take_off(psg, false);
+  take_off(psg, psg->operations >= operations_enough(psg));
   commit_flight(psg);
+}
+
+static void idle_by_timer(void *arg) {
+  struct psg *psg = arg;
+  psg->idle_timer = NULL;
+  if (psg->in_flight || something_waits(psg)) /* its landing asks again */
+    return;
+  if (psg->idle_version != psg->graph.version) {
+    psg_checkpoint_idle(psg);
+    return;
+  }
+  take_off(psg, true);
+  commit_flight(psg);
+}
+
+void psg_checkpoint_idle(struct psg *psg) {
+  if (!psg->options.loop || psg->idle_timer || psg->operations < operations_enough(psg) / PSG_CHECKPOINT_IDLE_SHARE)
+    return;
+  psg->idle_version = psg->graph.version;
+  psg->idle_timer = core_rpc_timer_start(psg->options.loop, PSG_CHECKPOINT_IDLE_MS, idle_by_timer, psg);
 }
 
 static bool commit_flight_now(struct psg *psg, struct error *err) {
   struct error failed = {0};
-  struct store_batch *batch = batch_build(psg, &psg->flight);
+  struct store_batch *batch = flight_batch(psg);
   bool good = store_commit_sync(psg->options.store, &batch, NULL, &failed) || error_is(&failed, ERR_STORE_DUPLICATE);
   landed(psg, good ? NULL : &failed);
   if (!good && err)
@@ -310,6 +341,7 @@ bool psg_commit_now(struct psg *psg, bool checkpoint, struct error *err) {
 
 void psg_journal_free(struct psg *psg) {
   core_rpc_timer_cancel(&psg->timer);
+  core_rpc_timer_cancel(&psg->idle_timer);
   pending_free(&psg->waiting);
   pending_free(&psg->flight);
   buf_free(&psg->scratch);

@@ -25,6 +25,7 @@ struct psg *psg_open(const struct psg_options *options, struct error *err) {
   if (!psg_run_begin(psg, err))
     goto fail;
   psg->options.loop = options->loop;
+  psg_checkpoint_idle(psg);
   return psg;
 fail:
   psg_modules_free(psg);

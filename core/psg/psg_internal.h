@@ -33,10 +33,12 @@
 #define PSG_OBJECT_DEPTH_MAX 32
 #define PSG_UPDATE_MAX_BYTES (4u << 20)   /* a GraphUpdateEvent is closed when it is that long */
 #define PSG_PENDING_MAX_BYTES (32u << 20) /* events that wait for a failing store; later ones are lost, and counted */
-#define PSG_CHECKPOINT_OPERATIONS 50000u  /* graph operations between checkpoints */
-#define PSG_RUNS_MAX 16                   /* traces of earlier runs that are kept */
-#define PSG_STAGES_MAX 32                 /* stages kept per module */
-#define PSG_INSTANCES_MAX 4               /* instances of a module that are told apart at once */
+#define PSG_CHECKPOINT_OPERATIONS 5000u   /* graph operations between checkpoints; more for graphs with more nodes */
+#define PSG_CHECKPOINT_IDLE_SHARE 4u      /* a quiet moment: a checkpoint after a quarter of that already */
+#define PSG_CHECKPOINT_IDLE_MS 200
+#define PSG_RUNS_MAX 16     /* traces of earlier runs that are kept */
+#define PSG_STAGES_MAX 32   /* stages kept per module */
+#define PSG_INSTANCES_MAX 4 /* instances of a module that are told apart at once */
 #define PSG_SOURCE_CORE "core"
 #define PSG_FAMILY_UPDATE "graph_update"
 
@@ -116,6 +118,7 @@ struct psg_node {
   bool live;    /* spans and stages: running */
   char *object; /* JSON, NUL behind length */
   uint32_t length, capacity;
+  uint32_t place; /* in the checkpoint that is being written */
   uint64_t revision;
   struct psg_edge *out, *in;
   uint32_t children;  /* nodes whose parent this is */
@@ -159,11 +162,16 @@ struct psg_graph {
 };
 
 bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID_BYTES]);
+void psg_uuid_format(const uint8_t key[static PSG_UUID_BYTES], char text[static ID_UUID_BYTES]);
 struct psg_node *psg_graph_find(const struct psg_graph *graph, const char *id);
 struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static PSG_UUID_BYTES]);
 /* id is a UUID that is not in the graph; object is copied, with room for `spare` bytes more. */
 struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
                                     size_t length, size_t spare, bool owned);
+/* As it was written down: for loading. key is not in the graph. */
+struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
+                                        const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
+                                        uint64_t revision, bool owned);
 void psg_graph_node_set(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length);
 void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node); /* the object was edited in place */
 void psg_graph_node_delete(struct psg_graph *graph, struct psg_node *node);  /* with its edges */
@@ -202,6 +210,7 @@ struct psg_pending {
   struct psg_waiter *waiters;
   size_t waiter_count, waiter_capacity;
   struct buf checkpoint, sync;
+  uint64_t operations; /* that only its checkpoint spares a replay */
   bool has_update;
 };
 
@@ -222,6 +231,8 @@ struct psg {
   struct core_rpc_timer *timer;
   uint64_t events_lost;
   uint64_t operations; /* of the graph since the last checkpoint */
+  struct core_rpc_timer *idle_timer;
+  uint64_t idle_version; /* of the graph when the timer was set */
   char last_update_id[ID_UUID_BYTES], last_update_at[PSG_TIME_LENGTH + 1];
   char source[64]; /* of the changes since the last flush: a module, or "core" */
 
@@ -265,6 +276,9 @@ void psg_stage_emit(struct psg *psg, const struct psg_stage_event *event);
 /* ---- checkpoint and replay ---- */
 
 void psg_checkpoint_write(struct psg *psg, const char *skip_through, struct buf *target);
+/* Into an empty graph. False: not one that this core reads; the graph is empty then. */
+bool psg_checkpoint_read(struct psg *psg, const void *data, size_t length, char skip_through[static ID_UUID_BYTES]);
+void psg_checkpoint_idle(struct psg *psg); /* when nothing happens for a while, and it is worth it */
 bool psg_load(struct psg *psg, struct error *err);
 
 /* ---- the rest ---- */

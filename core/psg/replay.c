@@ -1,5 +1,9 @@
 /* replay.c: the graph from its last checkpoint and the GraphUpdateEvents after it. Everything is checked on the way:
- * an operation that does not fit, or counts that do not come out, mean that the log is damaged. */
+ * an operation that does not fit, or counts that do not come out, mean that the log is damaged. A checkpoint that this
+ * core does not read is passed over: the whole log says the same.
+ *
+ * A core that was killed is away for as long as this takes, so each byte of an event is looked at once: the reader
+ * below goes into objects and arrays where json_member() would look for their ends first. */
 #include <string.h>
 
 #include "core/psg/psg_internal.h"
@@ -8,82 +12,158 @@
 #include "sdk/base/str.h"
 
 struct slice {
-  const char *data;
+  const char *data; /* NULL: absent */
   size_t length;
 };
 
-static bool member(struct slice object, const char *key, struct slice *value) {
-  return json_member(object.data, object.length, key, &value->data, &value->length);
-}
+/* ---- reading JSON ---- */
 
-/* A string without escapes, without its quotes. */
-static bool member_text(struct slice object, const char *key, struct slice *text) {
-  if (!member(object, key, text) || text->length < 2 || text->data[0] != '"')
+struct reader {
+  const char *at, *end;
+};
+enum step { STEP_ITEM, STEP_END, STEP_BAD };
+
+static bool take(struct reader *reader, char wanted) {
+  const char *at = reader->at;
+  while (at < reader->end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t'))
+    at++;
+  reader->at = at;
+  if (at == reader->end || *at != wanted)
     return false;
-  text->data++;
-  text->length -= 2;
+  reader->at++;
   return true;
 }
 
-static bool member_number(struct slice object, const char *key, int64_t *number) {
-  struct slice token;
-  char digits[24];
-  if (!member(object, key, &token) || token.length >= sizeof(digits))
+/* To the next member or item of what was entered, or out of it. *begun starts as false. */
+static enum step next(struct reader *reader, char close, bool *begun) {
+  if (take(reader, close))
+    return STEP_END;
+  if (*begun && !take(reader, ','))
+    return STEP_BAD;
+  *begun = true;
+  return STEP_ITEM;
+}
+
+/* One whole value, checked. */
+static bool value_read(struct reader *reader, struct slice *value) {
+  struct json_cursor cursor = {.at = reader->at, .end = reader->end};
+  struct slice none;
+  if (!json_next(&cursor, &none.data, &none.length, &value->data, &value->length))
     return false;
-  memcpy(digits, token.data, token.length);
-  digits[token.length] = 0;
+  reader->at = value->data + value->length;
+  return true;
+}
+
+/* Without its quotes; NULL when the value is no string. Escapes stay: no text that is looked at here has any. */
+static struct slice text_of(struct slice value) {
+  if (!value.data || value.length < 2 || value.data[0] != '"')
+    return (struct slice){0};
+  return (struct slice){value.data + 1, value.length - 2};
+}
+
+static bool key_read(struct reader *reader, struct slice *key) {
+  if (!value_read(reader, key))
+    return false;
+  *key = text_of(*key);
+  return key->data && take(reader, ':');
+}
+
+static bool number_of(struct slice value, int64_t *number) {
+  char digits[24];
+  if (!value.data || value.length >= sizeof(digits))
+    return false;
+  memcpy(digits, value.data, value.length);
+  digits[value.length] = 0;
   return str_parse_i64(digits, number);
 }
 
 static bool text_is(struct slice text, const char *wanted) {
-  return text.length == strlen(wanted) && memcmp(text.data, wanted, text.length) == 0;
+  return text.data && text.length == strlen(wanted) && memcmp(text.data, wanted, text.length) == 0;
 }
 
-static struct psg_node *member_node(struct psg *psg, struct slice object, const char *key) {
-  struct slice id;
-  uint8_t binary[PSG_UUID_BYTES];
-  return member_text(object, key, &id) && psg_uuid_parse(id.data, id.length, binary)
-             ? psg_graph_find_key(&psg->graph, binary)
-             : NULL;
+/* ---- operations ---- */
+
+#define OPERATION_FIELDS(F)                                                                                            \
+  F(operation)                                                                                                         \
+  F(node_type)                                                                                                         \
+  F(node_id)                                                                                                           \
+  F(revision)                                                                                                          \
+  F(owned)                                                                                                             \
+  F(new_value)                                                                                                         \
+  F(edges)                                                                                                             \
+  F(edge_type)                                                                                                         \
+  F(from_id)                                                                                                           \
+  F(to_id)                                                                                                             \
+  F(node_count)                                                                                                        \
+  F(edge_count)
+
+/* The members of an operation, or of a payload, which may be one: raw values. */
+struct operation {
+#define F(name) struct slice name;
+  OPERATION_FIELDS(F)
+#undef F
+};
+
+static struct slice *operation_field(struct operation *operation, struct slice key) {
+#define F(name)                                                                                                        \
+  if (key.length == sizeof(#name) - 1 && memcmp(key.data, #name, sizeof(#name) - 1) == 0)                              \
+    return &operation->name;
+  OPERATION_FIELDS(F)
+#undef F
+  return NULL;
 }
 
-static bool node_apply(struct psg *psg, struct slice operation, bool create) {
-  struct slice type_name, id, object, owned;
+static bool member_read(struct reader *reader, struct slice key, struct operation *operation) {
+  struct slice *field = operation_field(operation, key), value;
+  if (!value_read(reader, &value))
+    return false;
+  if (field && !field->data)
+    *field = value;
+  return true;
+}
+
+static struct psg_node *node_of(struct psg *psg, struct slice id) {
   uint8_t key[PSG_UUID_BYTES];
-  char id_text[ID_UUID_BYTES] = "";
+  id = text_of(id);
+  return id.data && psg_uuid_parse(id.data, id.length, key) ? psg_graph_find_key(&psg->graph, key) : NULL;
+}
+
+static bool node_apply(struct psg *psg, const struct operation *operation, bool create) {
+  struct slice type_name = text_of(operation->node_type), id = text_of(operation->node_id);
+  struct slice object = operation->new_value;
+  uint8_t key[PSG_UUID_BYTES];
   int64_t revision;
-  if (!member_text(operation, "node_type", &type_name) || !member_text(operation, "node_id", &id) ||
-      !member(operation, "new_value", &object) || !member_number(operation, "revision", &revision) ||
+  if (!id.data || !object.data || !number_of(operation->revision, &revision) ||
       !psg_uuid_parse(id.data, id.length, key))
     return false;
   enum psg_type type = psg_type_find(type_name.data, type_name.length);
   struct psg_node *node = psg_graph_find_key(&psg->graph, key);
   if (type == PSG_TYPE_NONE || (create ? node != NULL : !node || node->type != type))
     return false;
-  memcpy(id_text, id.data, id.length);
-  if (create)
-    node = psg_graph_node_add(&psg->graph, type, id_text, object.data, object.length, 0,
-                              member(operation, "owned", &owned));
-  else
+  if (create) {
+    psg_graph_node_restore(&psg->graph, type, key, object.data, object.length, (uint64_t)revision,
+                           operation->owned.data != NULL);
+  } else {
     psg_graph_node_set(&psg->graph, node, object.data, object.length);
-  node->revision = (uint64_t)revision;
+    node->revision = (uint64_t)revision;
+  }
   return true;
 }
 
-static bool node_remove(struct psg *psg, struct slice operation) {
-  struct psg_node *node = member_node(psg, operation, "node_id");
+static bool node_remove(struct psg *psg, const struct operation *operation) {
+  struct psg_node *node = node_of(psg, operation->node_id);
   int64_t edges;
-  if (!node || !member_number(operation, "edges", &edges))
+  if (!node || !number_of(operation->edges, &edges))
     return false;
   unsigned before = HASH_COUNT(psg->graph.edges);
   psg_graph_node_delete(&psg->graph, node);
   return before - HASH_COUNT(psg->graph.edges) == (uint64_t)edges;
 }
 
-static bool edge_apply(struct psg *psg, struct slice operation, bool create) {
-  struct slice type_name;
-  struct psg_node *from = member_node(psg, operation, "from_id"), *to = member_node(psg, operation, "to_id");
-  if (!from || !to || !member_text(operation, "edge_type", &type_name))
+static bool edge_apply(struct psg *psg, const struct operation *operation, bool create) {
+  struct slice type_name = text_of(operation->edge_type);
+  struct psg_node *from = node_of(psg, operation->from_id), *to = node_of(psg, operation->to_id);
+  if (!from || !to || !type_name.data)
     return false;
   enum psg_edge_type type = psg_edge_type_find(type_name.data, type_name.length);
   if (type == PSG_EDGE_NONE)
@@ -98,21 +178,59 @@ static bool edge_apply(struct psg *psg, struct slice operation, bool create) {
   return true;
 }
 
-static bool operation_apply(struct psg *psg, struct slice operation) {
-  struct slice verb, node_type;
-  if (!member_text(operation, "operation", &verb))
-    return false;
+static bool operation_apply(struct psg *psg, const struct operation *operation) {
+  struct slice verb = text_of(operation->operation);
   bool create = text_is(verb, "create"), delete = text_is(verb, "delete");
-  if (member_text(operation, "node_type", &node_type))
+  psg->operations++;
+  if (text_of(operation->node_type).data)
     return delete ? node_remove(psg, operation)
                   : (create || text_is(verb, "update")) && node_apply(psg, operation, create);
   return (create || delete) && edge_apply(psg, operation, create);
 }
 
-static bool counts_match(struct psg *psg, struct slice object) {
+static bool operations_apply(struct psg *psg, struct reader *reader) {
+  bool begun = false;
+  enum step step;
+  if (!take(reader, '['))
+    return false;
+  while ((step = next(reader, ']', &begun)) == STEP_ITEM) {
+    struct operation operation = {0};
+    struct slice key;
+    bool inside = false;
+    if (!take(reader, '{'))
+      return false;
+    while ((step = next(reader, '}', &inside)) == STEP_ITEM)
+      if (!key_read(reader, &key) || !member_read(reader, key, &operation))
+        return false;
+    if (step == STEP_BAD || !operation_apply(psg, &operation))
+      return false;
+  }
+  return step == STEP_END;
+}
+
+/* ---- events ---- */
+
+static bool payload_apply(struct psg *psg, struct reader *reader) {
+  struct operation payload = {0};
+  struct slice key;
+  bool begun = false, bulk = false;
   int64_t nodes, edges;
-  return member_number(object, "node_count", &nodes) && member_number(object, "edge_count", &edges) &&
-         (uint64_t)nodes == HASH_COUNT(psg->graph.nodes) && (uint64_t)edges == HASH_COUNT(psg->graph.edges);
+  enum step step;
+  if (!take(reader, '{'))
+    return false;
+  while ((step = next(reader, '}', &begun)) == STEP_ITEM) {
+    if (!key_read(reader, &key))
+      return false;
+    bool list = text_is(key, "operations");
+    if (list && bulk)
+      return false;
+    bulk |= list;
+    if (list ? !operations_apply(psg, reader) : !member_read(reader, key, &payload))
+      return false;
+  }
+  return step == STEP_END && (bulk || operation_apply(psg, &payload)) && number_of(payload.node_count, &nodes) &&
+         number_of(payload.edge_count, &edges) && (uint64_t)nodes == HASH_COUNT(psg->graph.nodes) &&
+         (uint64_t)edges == HASH_COUNT(psg->graph.edges);
 }
 
 struct replay {
@@ -121,30 +239,41 @@ struct replay {
   uint64_t bad_seq;
 };
 
-static bool event_apply(struct psg *psg, struct slice event) {
-  struct slice payload, operations, item, key, graph_id, at;
-  struct json_cursor cursor;
-  if (!json_check(event.data, event.length, JSON_DEPTH_MAX, NULL) || !member_text(event, "graph_id", &graph_id))
+/* Modules write graph_updates as well, about graphs of their own. */
+static bool event_apply(struct psg *psg, const struct store_event *event) {
+  struct reader reader = {event->bytes, (const char *)event->bytes + event->length};
+  struct slice key, value, graph_id = {0}, at = {0};
+  bool begun = false, applied = false;
+  enum step step;
+  if (!take(&reader, '{'))
     return false;
-  if (!text_is(graph_id, psg->graph_id)) /* another graph, of a module */
-    return true;
-  if (!member(event, "payload", &payload))
-    return false;
-  if (!member(payload, "operations", &operations)) {
-    if (!operation_apply(psg, payload))
+  while ((step = next(&reader, '}', &begun)) == STEP_ITEM) {
+    if (!key_read(&reader, &key))
       return false;
-  } else {
-    if (!json_walk(operations.data, operations.length, '[', &cursor))
-      return false;
-    while (json_next(&cursor, &key.data, &key.length, &item.data, &item.length))
-      if (!operation_apply(psg, item))
+    if (text_is(key, "payload")) {
+      if (!graph_id.data && !json_member(event->bytes, event->length, "graph_id", &graph_id.data, &graph_id.length))
         return false;
+      if (!text_is(text_of(graph_id), psg->graph_id))
+        return true;
+      if (applied || !payload_apply(psg, &reader))
+        return false;
+      applied = true;
+    } else if (!value_read(&reader, &value)) {
+      return false;
+    } else if (text_is(key, "graph_id")) {
+      graph_id = value;
+    } else if (text_is(key, "timestamp")) {
+      at = text_of(value);
+    }
   }
-  if (member_text(event, "event_id", &key) && key.length == ID_UUID_BYTES - 1)
-    memcpy(psg->last_update_id, key.data, key.length);
-  if (member_text(event, "timestamp", &at) && at.length == PSG_TIME_LENGTH)
+  if (step == STEP_BAD || !text_of(graph_id).data)
+    return false;
+  if (!applied)
+    return !text_is(text_of(graph_id), psg->graph_id);
+  memcpy(psg->last_update_id, event->event_id, sizeof(psg->last_update_id));
+  if (at.length == PSG_TIME_LENGTH)
     memcpy(psg->last_update_at, at.data, at.length);
-  return counts_match(psg, payload);
+  return true;
 }
 
 static bool event_visit(void *arg, const struct store_event *event) {
@@ -154,37 +283,10 @@ static bool event_visit(void *arg, const struct store_event *event) {
       replay->skip_through[0] = 0;
     return true;
   }
-  if (event_apply(replay->psg, (struct slice){event->bytes, event->length}))
+  if (event_apply(replay->psg, event))
     return true;
   replay->bad_seq = event->seq;
   return false;
-}
-
-static bool checkpoint_apply(struct psg *psg, struct slice checkpoint, struct replay *replay) {
-  struct slice nodes, edges, item, key, skip, hash, graph_id;
-  struct json_cursor cursor;
-  char found[65];
-  if (!json_check(checkpoint.data, checkpoint.length, JSON_DEPTH_MAX, NULL) ||
-      !member_text(checkpoint, "graph_id", &graph_id) || !text_is(graph_id, psg->graph_id) ||
-      !member_text(checkpoint, "skip_through", &skip) || skip.length >= ID_UUID_BYTES ||
-      !member_text(checkpoint, "state_hash", &hash) || !member(checkpoint, "nodes", &nodes) ||
-      !member(checkpoint, "edges", &edges))
-    return false;
-  memcpy(replay->skip_through, skip.data, skip.length);
-  replay->skip_through[skip.length] = 0;
-  memcpy(psg->last_update_id, replay->skip_through, sizeof(psg->last_update_id));
-  if (!json_walk(nodes.data, nodes.length, '[', &cursor))
-    return false;
-  while (json_next(&cursor, &key.data, &key.length, &item.data, &item.length))
-    if (!node_apply(psg, item, true))
-      return false;
-  if (!json_walk(edges.data, edges.length, '[', &cursor))
-    return false;
-  while (json_next(&cursor, &key.data, &key.length, &item.data, &item.length))
-    if (!edge_apply(psg, item, true))
-      return false;
-  psg_state_hash(psg, found);
-  return counts_match(psg, checkpoint) && text_is(hash, found);
 }
 
 bool psg_load(struct psg *psg, struct error *err) {
@@ -193,10 +295,14 @@ bool psg_load(struct psg *psg, struct error *err) {
   struct error missing = {0};
   uint64_t seq = 0;
   if (store_checkpoint_get(psg->options.store, "psg.graph", &seq, &value, &missing)) {
-    bool good = checkpoint_apply(psg, (struct slice){value.data, value.length}, &replay);
+    if (!psg_checkpoint_read(psg, value.data, value.length, replay.skip_through)) {
+      log_event(LOG_WARN, "psg", "the checkpoint is of no use to this version; the whole log is replayed");
+      seq = 0;
+    }
     store_value_free(&value);
-    if (!good)
-      return error_set(err, ERR_STORE_CORRUPT, "The checkpoint of the state graph is damaged.");
+  } else if (error_is(&missing, ERR_STORE_CORRUPT)) {
+    log_event(LOG_ERROR, "psg", "the checkpoint is damaged; the whole log is replayed");
+    seq = 0;
   } else if (!error_is(&missing, ERR_NOT_FOUND)) {
     if (err)
       *err = missing;

@@ -159,18 +159,20 @@ static void open_fails(struct bench *bench, const char *code) {
   ck_assert_str_eq(err.code, code);
 }
 
-START_TEST(a_damaged_log_or_checkpoint_is_refused) {
+START_TEST(a_damaged_log_is_refused) {
   static const struct {
     const char *kind; /* what is put into the store behind the graph's back */
     const char *text;
   } damages[] = {
-      {"checkpoint", "{}"},
-      {"checkpoint", "not json"},
       {"genesis", "{\"graph_id\":\"x\"}"},
       {"event", "not json"},
       {"event", "{\"graph_id\":\"GRAPH\"}"},
       {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operation\":\"delete\",\"node_type\":\"PlanNode\",\"node_id\":"
                 "\"00000000-0000-4000-8000-000000000000\",\"edges\":0,\"node_count\":1,\"edge_count\":1}}"},
+      {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operations\":[,],\"node_count\":1,\"edge_count\":1}}"},
+      {"event", "{\"payload\":{\"operations\":[],\"node_count\":1,\"edge_count\":1}}"},
+      {"event", "{\"payload\":{\"operations\":[{}]},\"graph_id\":\"GRAPH\"}"},
+      {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operations\":["},
       {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operations\":[],\"node_count\":99,\"edge_count\":1}}"},
       {"event", "{\"graph_id\":\"GRAPH\",\"payload\":{\"operation\":\"create\",\"edge_type\":\"X\",\"from_id\":1}}"},
   };
@@ -184,9 +186,7 @@ START_TEST(a_damaged_log_or_checkpoint_is_refused) {
            damages[_i].text, place ? graph_id : "", place ? place + 5 : "");
   id_uuid_v4(event_id);
   struct store_batch *batch = store_batch_create();
-  if (str_equal(damages[_i].kind, "checkpoint"))
-    store_checkpoint_put(batch, "psg.graph", store_last_seq(bench.store), text, strlen(text));
-  else if (str_equal(damages[_i].kind, "genesis"))
+  if (str_equal(damages[_i].kind, "genesis"))
     store_batch_put(batch, "psg", "genesis", text, strlen(text), STORE_REVISION_ANY);
   else
     store_batch_append_event(batch, &(struct store_event){.event_id = event_id,
@@ -202,13 +202,198 @@ START_TEST(a_damaged_log_or_checkpoint_is_refused) {
 }
 END_TEST
 
+static void checkpoint_replace(struct bench *bench, uint64_t seq, const void *data, size_t length) {
+  struct store_batch *batch = store_batch_create();
+  store_checkpoint_put(batch, "psg.graph", seq, data, length);
+  ck_assert(store_commit_sync(bench->store, &batch, NULL, NULL));
+}
+
+START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
+  static const char *const foreign[] = {"", "{}", "{\"version\":1,\"nodes\":[],\"edges\":[]}"};
+  struct bench bench = {.execution_history = 20};
+  struct world world;
+  struct store_value value;
+  uint64_t seq;
+  unsigned seed = 77;
+  char live[65], replayed[65];
+  world_make(&world);
+  bench_open(&bench);
+  for (int i = 0; i < 500; i++)
+    random_operation(bench.psg, &world, &seed);
+  ck_assert(psg_commit_now(bench.psg, true, NULL));
+  psg_state_hash(bench.psg, live);
+  hash_from_store(&bench, replayed);
+  ck_assert_str_eq(live, replayed);
+  for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
+    checkpoint_replace(&bench, store_last_seq(bench.store), foreign[i], strlen(foreign[i]));
+    hash_from_store(&bench, replayed);
+    ck_assert_str_eq(live, replayed);
+  }
+  ck_assert(psg_commit_now(bench.psg, true, NULL));
+  ck_assert(store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
+  for (size_t length = 0; length < value.length; length += 1 + length / 20) { /* cut off anywhere */
+    checkpoint_replace(&bench, seq, value.data, length);
+    hash_from_store(&bench, replayed);
+    ck_assert_str_eq(live, replayed);
+  }
+  char *bytes = value.data; /* numbers that lead nowhere: an edge to a node that is not there, a type, a length */
+  static const size_t from_end[] = {12, 8, 4};
+  for (size_t i = 0; i < sizeof(from_end) / sizeof(from_end[0]); i++) {
+    char *copy = base_memdup(bytes, value.length);
+    memset(copy + value.length - from_end[i], 0xff, 4);
+    checkpoint_replace(&bench, seq, copy, value.length);
+    hash_from_store(&bench, replayed);
+    ck_assert_str_eq(live, replayed);
+    base_free(copy);
+  }
+  for (size_t at = 0; at < 168 + 32; at++) { /* header and first node: read or not, never beyond its bytes */
+    char *copy = base_memdup(bytes, value.length), skip[ID_UUID_BYTES];
+    struct psg second = {.magic = PSG_MAGIC};
+    memcpy(second.graph_id, bench.psg->graph_id, sizeof(second.graph_id));
+    copy[at] = (char)~copy[at];
+    if (!psg_checkpoint_read(&second, copy, value.length, skip))
+      ck_assert_uint_eq(psg_node_count(&second) + psg_edge_count(&second), 0);
+    psg_graph_clear(&second.graph);
+    base_free(copy);
+  }
+  store_value_free(&value);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
+START_TEST(the_operations_behind_a_checkpoint_are_bounded) {
+  struct bench bench = {.execution_history = 100};
+  char id[ID_UUID_BYTES];
+  uint64_t most = 0;
+  bench_open(&bench);
+  for (int i = 0; i < 4000; i++) {
+    psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+    psg_execution_end(bench.psg, id, PSG_EXECUTION_COMPLETED, 1, NULL, 1);
+    if (i % 10)
+      continue;
+    psg_flush(bench.psg);
+    bench_settle(&bench);
+    most = bench.psg->operations > most ? bench.psg->operations : most;
+  }
+  ck_assert_uint_ge(most, PSG_CHECKPOINT_OPERATIONS - 100);
+  ck_assert_uint_le(most, PSG_CHECKPOINT_OPERATIONS + 100);
+  uint64_t behind = bench.psg->operations;
+  ck_assert_uint_gt(behind, 0);
+  bench_crash(&bench);
+  bench_start(&bench); /* what was replayed counts on: kill upon kill does not lengthen the replay */
+  ck_assert_uint_ge(bench.psg->operations, behind);
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
+START_TEST(a_checkpoint_that_the_store_refused_is_made_up_for) {
+  static char large[8u << 20];
+  struct bench bench = {0};
+  char id[ID_UUID_BYTES];
+  bench_open(&bench);
+  bench_stop(&bench);
+  bench.store = store_open(
+      &(struct store_options){
+          .backend = "sqlite", .path = bench.path, .durability = STORE_EPHEMERAL, .queue_limit_bytes = 1u << 20},
+      NULL);
+  bench.psg = psg_open(&(struct psg_options){.store = bench.store}, NULL);
+  ck_assert(bench.store && bench.psg);
+  bool refused = false;
+  for (int attempt = 0; attempt < 20 && !refused; attempt++) {
+    for (int i = 0; i < 2; i++) {
+      struct store_batch *batch = store_batch_create();
+      store_batch_put(batch, "test", "large", large, sizeof(large), STORE_REVISION_ANY);
+      store_commit(bench.store, &batch, NULL, NULL);
+    }
+    bench.psg->operations = 2 * PSG_CHECKPOINT_OPERATIONS; /* as if so many had been */
+    psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+    psg_flush(bench.psg);
+    ck_assert_uint_eq(bench.psg->operations, 0);
+    struct store_batch *empty = store_batch_create();
+    while (!store_commit_sync(bench.store, &empty, NULL, NULL))
+      empty = store_batch_create();
+    refused = bench.psg->failing;
+  }
+  ck_assert_msg(refused, "the store never refused");
+  ck_assert_uint_ge(bench.psg->operations, 2 * PSG_CHECKPOINT_OPERATIONS);
+  law_holds(&bench); /* tried again */
+  bench_crash(&bench);
+  bench_start(&bench);
+  ck_assert_ptr_nonnull(psg_node_get(bench.psg, "SpanNode", id, NULL));
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
+struct quiet {
+  struct core_rpc_loop *loop;
+  struct bench *bench;
+  unsigned looks;
+};
+
+static void wake_post(void *arg) {
+  store_dispatch(((struct quiet *)arg)->bench->store);
+}
+
+static void wake(void *arg) { /* the writer's thread */
+  struct quiet *quiet = arg;
+  core_rpc_post(quiet->loop, wake_post, quiet);
+}
+
+static void look(void *arg) {
+  struct quiet *quiet = arg;
+  if (quiet->bench->psg->operations && quiet->looks++ < 500)
+    core_rpc_timer_start(quiet->loop, 20, look, quiet);
+  else
+    core_rpc_loop_stop(quiet->loop, 0);
+}
+
+START_TEST(a_quiet_moment_makes_a_checkpoint) {
+  struct bench bench = {0};
+  struct quiet quiet = {.loop = core_rpc_loop_create(NULL), .bench = &bench};
+  struct store_value value = {0};
+  char id[ID_UUID_BYTES], live[65], replayed[65];
+  uint64_t seq;
+  bench_open(&bench);
+  bench_stop(&bench);
+  bench.store = store_open(&(struct store_options){.backend = "memory", .wake = wake, .wake_arg = &quiet}, NULL);
+  bench.psg = psg_open(&(struct psg_options){.store = bench.store, .loop = quiet.loop}, NULL);
+  ck_assert(bench.store && bench.psg);
+  for (unsigned i = 0; i < PSG_CHECKPOINT_OPERATIONS / PSG_CHECKPOINT_IDLE_SHARE; i++)
+    psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+  ck_assert(!store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
+  psg_flush(bench.psg);
+  ck_assert_uint_ge(bench.psg->operations, PSG_CHECKPOINT_OPERATIONS / PSG_CHECKPOINT_IDLE_SHARE);
+  look(&quiet);
+  core_rpc_loop_run(quiet.loop);
+  ck_assert_uint_eq(bench.psg->operations, 0);
+  bench_settle(&bench);
+  ck_assert(store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
+  store_value_free(&value);
+  psg_state_hash(bench.psg, live);
+  hash_from_store(&bench, replayed);
+  ck_assert_str_eq(live, replayed);
+  bench_stop(&bench);
+  core_rpc_loop_free(&quiet.loop);
+  bench_remove(&bench);
+}
+END_TEST
+
 int main(void) {
   Suite *suite = suite_create("psg.replay");
   TCase *tcase = tcase_create("psg.replay");
   tcase_set_timeout(tcase, 110);
   tcase_add_loop_test(tcase, random_operations_replay_to_the_same_hash, 0, 3);
   tcase_add_test(tcase, what_was_flushed_survives_a_crash_and_nothing_else);
-  tcase_add_loop_test(tcase, a_damaged_log_or_checkpoint_is_refused, 0, 8);
+  tcase_add_loop_test(tcase, a_damaged_log_is_refused, 0, 10);
+  tcase_add_test(tcase, a_checkpoint_that_cannot_be_read_is_passed_over);
+  tcase_add_test(tcase, the_operations_behind_a_checkpoint_are_bounded);
+  tcase_add_test(tcase, a_checkpoint_that_the_store_refused_is_made_up_for);
+  tcase_add_test(tcase, a_quiet_moment_makes_a_checkpoint);
   suite_add_tcase(suite, tcase);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
