@@ -141,7 +141,8 @@ struct rpc_call *module_spi_call(struct module *module, enum module_spi_method m
 const core_module_v1_InvokeRequest *module_invocation_request(const struct module_invocation *invocation);
 struct module *module_invocation_module(const struct module_invocation *invocation);
 int64_t module_invocation_remaining_ms(const struct module_invocation *invocation); /* INT64_MAX: no deadline */
-/* Sends one item (progress, log, partial content, a request back, or the result). */
+/* Sends one item (progress, log, partial content, a request back, or the result). False: it was not taken, because the
+ * core gave the call up or has not read far more than a stream may queue; then finish it with an error. */
 bool module_invocation_send(struct module_invocation *invocation, const core_common_v1_InvokeItem *item);
 /* Ends it: NULL after a result was sent, else the error. The handle is void afterwards. Must be called once, also after
  * on_cancel. */

@@ -495,6 +495,31 @@ def test_a_drain_waits_for_what_is_in_flight(rough):
         rest.close()
 
 
+@pytest.mark.parametrize("first", ["signal", "call"])
+def test_a_drain_by_signal_and_by_call_answers_and_ends(rough, first):
+    _, module, _ = scripted_core.messages()
+    rest = scripted_core.Module("gatehouse-rest", "rest")
+
+    def drain():
+        return rest.call("Drain", module.DrainRequest(deadline_ms=10000, reason="test"), module.DrainResponse)
+
+    try:
+        stream = rest.invoke_start(plan(rough.url + "/slow", deadline_ms=800))
+        wait_until(lambda: in_flight(rest) == 1, "the call to be in flight")
+        if first == "signal":
+            rest.process.child.terminate()
+            wait_until(lambda: any(not c.met for c in rest.readiness().conditions if c.name == "not_draining"), "the drain")
+            assert drain().in_flight == 0
+        else:
+            assert drain().in_flight == 0
+            rest.process.child.terminate()
+        with pytest.raises(grpc.RpcError):
+            list(stream)
+        assert rest.process.child.wait(5) == 0
+    finally:
+        rest.close()
+
+
 def test_its_children_end_with_it(rough):
     rest = scripted_core.Module("gatehouse-rest", "rest")
     try:
