@@ -23,6 +23,7 @@
 #include "sdk/base/secret.h"
 #include "sdk/base/str.h"
 #include "sdk/config/config.h"
+#include "sdk/control/control.h"
 #include "sdk/wire/wire.h"
 
 enum { EXIT_USAGE = 100, EXIT_ENVIRONMENT = 111 };
@@ -213,13 +214,26 @@ static bool open_sessions(struct core *core, struct error *err) {
   return core->sessions != NULL;
 }
 
+/* A descriptor that the supervisor left us; -1: none. */
+static bool descriptor_read(const char *variable, int *fd, struct error *err) {
+  const char *text = getenv(variable);
+  uint64_t number = 0;
+  *fd = -1;
+  if (!text)
+    return true;
+  if (!str_parse_u64(text, &number) || number > 1000000)
+    return error_set(err, ERR_ARGUMENT_INVALID, "%s is not a descriptor", variable);
+  *fd = (int)number;
+  return true;
+}
+
 static bool open_lifecycle(struct core *core, struct error *err) {
   static const char *const levels[] = {"debug", "info", "warn", "error", "fatal"};
   const struct config *config = core->config;
-  const char *control = getenv("GATEHOUSE_CONTROL_FD");
-  uint64_t control_fd = 0;
-  if (control && (!str_parse_u64(control, &control_fd) || control_fd > 1000000))
-    return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_CONTROL_FD is not a descriptor");
+  int control_fd, watch_fd;
+  if (!descriptor_read(CONTROL_FD_VARIABLE, &control_fd, err) ||
+      !descriptor_read(CONTROL_WATCH_FD_VARIABLE, &watch_fd, err))
+    return false;
   core->modules = base_calloc(config->modules_count + 1, sizeof(*core->modules));
   for (size_t i = 0; i < config->modules_count; i++)
     core->modules[i] =
@@ -235,7 +249,8 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .observe = core->observe,
       .run_dir = config->run_dir,
       .log_level = levels[config->log_level],
-      .control_fd = control ? (int)control_fd : -1,
+      .control_fd = control_fd,
+      .watch_fd = watch_fd,
       .in_flight_max = (uint32_t)config->spi_in_flight,
       .watchdog_ms = (uint32_t)config->core_watchdog_ms,
       .modules = core->modules,

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
@@ -198,7 +199,12 @@ void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   add(image, &count, base_asprintf("%s=3", CONTROL_FD_VARIABLE));
   base_free(overrides);
   image->inherit_count = 1; /* the control channel: a new one for each core */
-  add_listen(image, &count, "control");
+  int watch_fd = spawn_descriptor_raise(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  if (watch_fd >= 0) { /* else the core makes its own */
+    add(image, &count, base_asprintf("%s=4", CONTROL_WATCH_FD_VARIABLE));
+    image->inherit[image->inherit_count++] = watch_fd; /* open for as long as the supervisor lives */
+  }
+  add_listen(image, &count, watch_fd >= 0 ? "control:watch" : "control");
 }
 
 static const struct listener *find_listener(const struct supervisor *supervisor, const char *name) {

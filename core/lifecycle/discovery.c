@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,7 +99,8 @@ struct lifecycle_discovery *lifecycle_discovery_start(struct lifecycle *lifecycl
   struct lifecycle_discovery *discovery = BASE_NEW(struct lifecycle_discovery);
   discovery->lifecycle = lifecycle;
   discovery->folder = base_asprintf("%s/modules", lifecycle->run_dir);
-  discovery->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  discovery->fd = lifecycle->options.watch_fd >= 0 ? fcntl(lifecycle->options.watch_fd, F_DUPFD_CLOEXEC, 0)
+                                                   : inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   bool folder_ok = access(discovery->folder, F_OK) == 0 || io_make_directories(discovery->folder, 0711, err);
   if (discovery->fd < 0 || !folder_ok) {
     error_set(err, ERR_IO, "the folder of the modules cannot be watched");

@@ -60,6 +60,7 @@ struct lifecycle_options {
   const char *run_dir;
   const char *log_level;
   int control_fd; /* the supervisor's channel; -1: none */
+  int watch_fd;   /* an inotify descriptor to use, -1: none. It stays the caller's */
   uint32_t in_flight_max;
   uint32_t watchdog_ms; /* the supervisor's watchdog over this process; 0: none */
   const struct lifecycle_module_config *modules;

@@ -22,6 +22,11 @@
 /* The environment variable that names the inherited descriptor in the core. */
 #define CONTROL_FD_VARIABLE "GATEHOUSE_CONTROL_FD"
 
+/* The environment variable that names an inherited inotify descriptor in the core, for its discovery of modules. The
+ * supervisor holds it open: the kernel takes some 15 ms to close the last descriptor of an inotify instance that
+ * watches something, and a core that was killed would be dead only then. */
+#define CONTROL_WATCH_FD_VARIABLE "GATEHOUSE_WATCH_FD"
+
 struct control_message {
   supervisor_control_v1_ControlMessage pb;
 };
