@@ -361,10 +361,10 @@ START_TEST(a_full_queue_says_so_and_refuses_beyond_its_bound) {
     struct scratch scratch;
     scratch_open(&scratch);
     struct store_options options = test_options(backend, &scratch);
-    options.queue_limit_bytes = 64 << 10;
+    options.queue_limit_bytes = 6 << 10; /* small: a batch is made faster than the writer wakes up */
     options.group_limit_batches = 1;
     struct store *store = test_open(&options);
-    static char value[40 << 10];
+    static char value[4 << 10];
     unsigned busy = 0, full = 0;
     for (unsigned i = 0; i < 2000; i++) {
       struct store_batch *batch = store_batch_create();
