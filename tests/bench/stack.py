@@ -104,9 +104,7 @@ class BenchModule:
     def __init__(self, address, token, pids):
         self.socket = socket.create_connection(address, 60)
         self.file = self.socket.makefile("rw")
-        self.pids, self.core_pid = pids, pids[1]
-        if json.loads(self.line("caller", token, TOOL)) != {"ok": True}:
-            raise Failure("the benchmark module could not resolve its caller")
+        self.pids, self.core_pid, self.token = pids, pids[1], token
 
     def __enter__(self):
         return self
@@ -121,6 +119,9 @@ class BenchModule:
         return self.file.readline()
 
     def ask(self, outstanding, pace_us, milliseconds, word):
+        # Anew for each measurement, as a module does: a context lives for a minute only.
+        if json.loads(self.line("caller", self.token, TOOL)) != {"ok": True}:
+            raise Failure("the benchmark module could not resolve its caller")
         return common.checked(self.line(outstanding, pace_us, milliseconds, self.core_pid, word), "bench_module")
 
 
