@@ -127,7 +127,7 @@ static void gauges_refresh(void *argument) {
 /* ---- opening ---- */
 
 static bool open_store(struct core *core, struct error *err) {
-  static const char *const backends[] = {"sqlite", "memory", "postgres"};
+  static const char *const backends[] = {"sqlite", "memory"};
   const struct store_options options = {
       .backend = backends[core->config->store_backend],
       .path = core->config->store_path,
@@ -264,7 +264,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
 }
 
 static bool open_services(struct core *core, struct error *err) {
-  static const char *const backends[] = {"sqlite", "memory", "postgres"};
+  static const char *const backends[] = {"sqlite", "memory"};
   size_t descriptor_length;
   const unsigned char *descriptors = wire_descriptor_set(&descriptor_length);
   const struct dispatch_options dispatch_options = {.loop = core->loop,

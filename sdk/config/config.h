@@ -18,7 +18,7 @@
 #include "sdk/config/config_keys.def"
 
 /* Choices, in the order of the table. */
-enum config_store_backend { CONFIG_STORE_SQLITE, CONFIG_STORE_MEMORY, CONFIG_STORE_POSTGRES };
+enum config_store_backend { CONFIG_STORE_SQLITE, CONFIG_STORE_MEMORY };
 enum config_durability { CONFIG_DURABILITY_FULL, CONFIG_DURABILITY_NORMAL, CONFIG_DURABILITY_NONE };
 enum config_ready_by { CONFIG_READY_BY_CORE, CONFIG_READY_BY_NOTIFY };
 enum config_restart { CONFIG_RESTART_ALWAYS, CONFIG_RESTART_ON_FAILURE, CONFIG_RESTART_NEVER };

@@ -36,10 +36,6 @@ static void check_listener(const struct config *config, size_t index, struct con
     if (same_address(&config->listeners[i], listener))
       report(config, problems, &element, "port", "the same address and port as listener", config->listeners[i].name);
   }
-  if (str_is_empty(listener->tls_certificate) != str_is_empty(listener->tls_key))
-    report(config, problems, &element, "tls", "tls.certificate and tls.key go together", NULL);
-  if (!str_is_empty(listener->tls_client_ca) && str_is_empty(listener->tls_certificate))
-    report(config, problems, &element, "tls.client_ca", "client certificates need tls.certificate", NULL);
 }
 
 static void check_module(const struct config *config, size_t index, struct config_problems *problems) {
@@ -67,14 +63,11 @@ static void check_module(const struct config *config, size_t index, struct confi
 }
 
 void config_cross_check(const struct config *config, struct config_problems *problems) {
-  struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "store.url"};
+  struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "spi.backoff_max_ms"};
   for (size_t i = 0; i < config->listeners_count; i++)
     check_listener(config, i, problems);
   for (size_t i = 0; i < config->modules_count; i++)
     check_module(config, i, problems);
-  if (config->store_backend == CONFIG_STORE_POSTGRES && str_is_empty(config->store_url))
-    config_problem_add(problems, ERR_CONFIG_VALUE, &where, "the postgres backend needs a connection string");
-  where.key = "spi.backoff_max_ms";
   if (config->spi_backoff_max_ms < config->spi_backoff_min_ms)
     config_problem_add(problems, ERR_CONFIG_VALUE, &where, "must not be below spi.backoff_min_ms");
 }
