@@ -2,6 +2,7 @@
 #include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "modules/rest/rest_internal.h"
 #include "sdk/base/alloc.h"
@@ -122,5 +123,22 @@ START_TEST(a_worker_that_is_none_fails_its_jobs) {
 }
 END_TEST
 
+/* What is written then meets no reader at all, which must not be a signal. */
+START_TEST(a_worker_that_is_dead_before_its_job_is_written_fails_it) {
+  struct event_base *base = http_event_base_new();
+  struct collected collected = {.base = base, .wanted = 1};
+  struct rest_filters *filters = rest_filters_create(base, "/bin/true");
+  enum rest_filter_outcome outcome;
+  siginfo_t info;
+  ck_assert_ptr_nonnull(rest_filter_start(filters, ".", "1", 1, on_done, &collected, &outcome));
+  ck_assert_int_eq(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT), 0);
+  event_base_dispatch(base);
+  ck_assert_uint_eq(collected.outcomes[REST_FILTER_FAILED], 1);
+  rest_filters_free(&filters);
+  event_base_free(base);
+}
+END_TEST
+
 TEST_MAIN("rest.filter", programs_end_as_they_should, a_loop_is_stopped_while_others_go_on,
-          the_queue_is_bounded_and_cancelling_leaves_it, a_worker_that_is_none_fails_its_jobs)
+          the_queue_is_bounded_and_cancelling_leaves_it, a_worker_that_is_none_fails_its_jobs,
+          a_worker_that_is_dead_before_its_job_is_written_fails_it)

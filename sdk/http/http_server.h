@@ -43,8 +43,9 @@ struct http_tls; /* http_tls.h */
 
 /* ---- the loop ---- */
 
-/* An event base tuned for many short exchanges (epoll change list: half the epoll_ctl calls). Never NULL; free it with
- * event_base_free. */
+/* An event base tuned for many short exchanges (epoll change list: half the epoll_ctl calls). SIGPIPE is ignored from
+ * here on, unless the process handles it: writing to a peer that has gone is an error of that write. Never NULL; free
+ * it with event_base_free. */
 struct event_base *http_event_base_new(void);
 
 /* ---- the server ---- */

@@ -13,7 +13,15 @@
 #define ACCEPT_BURST 64
 #define ACCEPT_PAUSE_MS 100
 
+/* Writing to a peer that has gone must be an error, not the end of the process. */
+static void ignore_sigpipe(void) {
+  struct sigaction action;
+  if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL)
+    signal(SIGPIPE, SIG_IGN);
+}
+
 struct event_base *http_event_base_new(void) {
+  ignore_sigpipe();
   struct event_config *config = event_config_new();
   BASE_CHECK(config != NULL);
   event_config_set_flag(config, EVENT_BASE_FLAG_EPOLL_USE_CHANGELIST);
@@ -30,16 +38,8 @@ void http_server_options_init(struct http_server_options *options) {
 #undef HTTP_LIMIT
 }
 
-/* Writing to a connection that was reset must be an error, not the end of the process. */
-static void ignore_sigpipe(void) {
-  struct sigaction action;
-  if (sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL)
-    signal(SIGPIPE, SIG_IGN);
-}
-
 struct http_server *http_server_create(struct event_base *base, const struct http_server_options *options) {
   BASE_CHECK(base != NULL && options->on_request != NULL);
-  ignore_sigpipe();
   struct http_server *server = BASE_NEW(struct http_server);
   server->magic = HTTP_SERVER_MAGIC;
   server->base = base;
