@@ -8,6 +8,9 @@
  * event). Everything here is derived from the log and can be rebuilt from it. A hash is only a hint: whoever asks reads
  * the event and compares. Hashes are keyed with a per-store salt, so a peer cannot aim for collisions.
  *
+ * The tail is stored as well, 1024 events a row, in the groups that fill it: a start reads 24 bytes an event and not
+ * the events. Hashes of a tail that is not stored yet come from the log.
+ *
  * Any thread: one lock inside, held for memory work only, taken last. */
 #include <endian.h>
 #include <string.h>
@@ -124,8 +127,10 @@ static void slots_rebuild(struct event_index *index) {
   }
 }
 
-static void tail_grow(struct event_index *index) {
-  size_t capacity = index->tail_capacity ? index->tail_capacity * 2 : 1024;
+static void tail_grow(struct event_index *index, size_t wanted) {
+  size_t capacity = index->tail_capacity ? index->tail_capacity : 1024;
+  while (capacity < wanted)
+    capacity *= 2;
   BASE_CHECK(capacity < CHAIN_END);
   index->tail = base_realloc_array(index->tail, capacity, sizeof(*index->tail));
   index->chain = base_realloc_array(index->chain, capacity, sizeof(*index->chain));
@@ -138,7 +143,7 @@ void event_index_append(struct event_index *index, uint64_t seq, const struct ev
   pthread_mutex_lock(&index->lock);
   BASE_CHECK(seq == index->tail_first + index->tail_count);
   if (index->tail_count == index->tail_capacity)
-    tail_grow(index);
+    tail_grow(index, index->tail_count + 1);
   size_t entry = index->tail_count++;
   index->tail[entry] = *hashes;
   uint32_t *slot = slot_of(index, hashes->id);
@@ -161,6 +166,38 @@ size_t event_index_tail_count(struct event_index *index) {
   size_t count = index->tail_count;
   pthread_mutex_unlock(&index->lock);
   return count;
+}
+
+uint64_t event_index_last_seq(struct event_index *index) {
+  pthread_mutex_lock(&index->lock);
+  uint64_t seq = index->tail_first + index->tail_count - 1;
+  pthread_mutex_unlock(&index->lock);
+  return seq;
+}
+
+void event_index_tail_save(struct event_index *index, uint64_t first_seq, size_t count, uint8_t *target) {
+  pthread_mutex_lock(&index->lock);
+  BASE_CHECK(first_seq >= index->tail_first && first_seq + count <= index->tail_first + index->tail_count);
+  for (const struct event_index_hashes *entry = index->tail + (first_seq - index->tail_first); count > 0;
+       count--, entry++, target += EVENT_INDEX_SAVED_BYTES) {
+    const uint64_t words[EVENT_INDEX_KINDS] = {htole64(entry->id), htole64(entry->trace), htole64(entry->context)};
+    memcpy(target, words, sizeof(words));
+  }
+  pthread_mutex_unlock(&index->lock);
+}
+
+void event_index_tail_load(struct event_index *index, const uint8_t *saved, size_t count) {
+  pthread_mutex_lock(&index->lock);
+  if (index->tail_count + count > index->tail_capacity)
+    tail_grow(index, index->tail_count + count);
+  for (; count > 0; count--, saved += EVENT_INDEX_SAVED_BYTES) {
+    uint64_t words[EVENT_INDEX_KINDS];
+    memcpy(words, saved, sizeof(words));
+    index->tail[index->tail_count++] =
+        (struct event_index_hashes){.id = le64toh(words[0]), .trace = le64toh(words[1]), .context = le64toh(words[2])};
+  }
+  slots_rebuild(index);
+  pthread_mutex_unlock(&index->lock);
 }
 
 uint64_t event_index_sealed_seq(struct event_index *index) {

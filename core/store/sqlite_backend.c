@@ -47,6 +47,9 @@ static const struct {
      "CREATE TABLE event_segment (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, crc INTEGER NOT NULL,"
      " filter BLOB NOT NULL);"
      "CREATE TABLE event_bucket (bucket INTEGER PRIMARY KEY, crc INTEGER NOT NULL, entries BLOB NOT NULL);"},
+    {"the tail of the event index",
+     "CREATE TABLE event_tail (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, wall_us INTEGER NOT NULL,"
+     " crc INTEGER NOT NULL, hashes BLOB NOT NULL);"},
 };
 #define SCHEMA_VERSION (sizeof(migrations) / sizeof(migrations[0]))
 
@@ -206,7 +209,7 @@ static bool file_prepare(const char *path, bool marked, uint64_t *size_bytes, st
   return true;
 }
 
-/* The names of new files survive power loss only when their folder is synced. */
+/* The names of new files survive power loss only when their folder is synced; SQLite does so for its log. */
 static bool folder_sync(const char *path, struct error *err) {
   const char *slash = strrchr(path, '/');
   char *folder = slash ? base_strndup(path, (size_t)(slash - path) + 1) : base_strdup(".");
@@ -355,7 +358,35 @@ static bool segments_load(struct sqlite_store *sqlite, bool *sound, struct error
          sqlite_store_fail(sqlite->writer, code, "load the event index", err);
 }
 
-/* Events after the last segment, and where the log stands. */
+/* Stored hashes of the tail, as far as they follow on one another. */
+static bool saved_tail_load(struct sqlite_store *sqlite, struct store_position *position, struct error *err) {
+  sqlite3_stmt *get = NULL;
+  int code = sqlite3_prepare_v2(sqlite->writer,
+                                "SELECT first_seq, last_seq, wall_us, crc, hashes FROM event_tail ORDER BY first_seq",
+                                -1, &get, NULL);
+  while (code == SQLITE_OK || code == SQLITE_ROW) {
+    if ((code = sqlite3_step(get)) != SQLITE_ROW)
+      break;
+    const void *hashes = sqlite3_column_blob(get, 4);
+    size_t length = (size_t)sqlite3_column_bytes(get, 4), count = length / EVENT_INDEX_SAVED_BYTES;
+    uint64_t first_seq = (uint64_t)sqlite3_column_int64(get, 0);
+    int64_t wall_us = sqlite3_column_int64(get, 2);
+    if (length == 0 || length % EVENT_INDEX_SAVED_BYTES != 0 || first_seq != event_index_last_seq(sqlite->index) + 1 ||
+        (uint64_t)sqlite3_column_int64(get, 1) != first_seq + count - 1 ||
+        sqlite3_column_int64(get, 3) != (sqlite3_int64)sqlite_store_crc(hashes, length)) {
+      log_event(LOG_WARN, STORE_ROOM, "the stored tail of the event index is of no use; the log is read");
+      break;
+    }
+    event_index_tail_load(sqlite->index, hashes, count);
+    if (wall_us > position->wall_us)
+      position->wall_us = wall_us;
+  }
+  sqlite3_finalize(get);
+  return code == SQLITE_DONE || code == SQLITE_ROW ||
+         sqlite_store_fail(sqlite->writer, code, "load the index's tail", err);
+}
+
+/* Events after what is stored of the index, and where the log stands. */
 static bool tail_load(struct sqlite_store *sqlite, struct store_position *position, struct error *err) {
   sqlite3_stmt *get = NULL;
   int code = sqlite3_prepare_v2(sqlite->writer,
@@ -364,8 +395,9 @@ static bool tail_load(struct sqlite_store *sqlite, struct store_position *positi
                                 -1, &get, NULL);
   if (code != SQLITE_OK)
     return sqlite_store_fail(sqlite->writer, code, "load the log's tail", err);
-  uint64_t sealed = event_index_sealed_seq(sqlite->index);
-  position->seq = sealed ? sealed - 1 : 0; /* the last sealed event tells its time and that it exists */
+  uint64_t known = event_index_last_seq(sqlite->index);
+  sqlite->tail_saved = known;
+  position->seq = known ? known - 1 : 0; /* the last known event tells its time and that it exists */
   sqlite_store_bind_u64(get, 1, position->seq + 1);
   bool good = true;
   while (good && (code = sqlite3_step(get)) == SQLITE_ROW) {
@@ -375,7 +407,7 @@ static bool tail_load(struct sqlite_store *sqlite, struct store_position *positi
     const char *context_id = (const char *)sqlite3_column_text(get, 4);
     int64_t wall_us = sqlite3_column_int64(get, 2);
     good = seq == position->seq + 1 && sqlite3_column_bytes(get, 1) == STORE_UUID_BYTES && trace_id && context_id;
-    if (good && seq > sealed) {
+    if (good && seq > known) {
       struct event_index_hashes hashes = event_index_hashes(sqlite->index, id, trace_id, context_id);
       event_index_append(sqlite->index, seq, &hashes);
     }
@@ -386,8 +418,9 @@ static bool tail_load(struct sqlite_store *sqlite, struct store_position *positi
   sqlite3_finalize(get);
   if (good && code != SQLITE_DONE)
     return sqlite_store_fail(sqlite->writer, code, "load the log's tail", err);
-  if (!good || position->seq < sealed)
+  if (!good || position->seq < known)
     return error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
+  sqlite->wall_us = position->wall_us;
   return true;
 }
 
@@ -403,7 +436,14 @@ static bool index_load(struct sqlite_store *sqlite, struct store_position *posit
         !salt_load(sqlite, err))
       return false;
   }
-  return tail_load(sqlite, position, err);
+  return saved_tail_load(sqlite, position, err) && tail_load(sqlite, position, err);
+}
+
+/* The tables whose structure was found sound also have every event. */
+static bool log_whole(sqlite3 *db, const struct store_position *position, struct error *err) {
+  uint64_t count;
+  return query_u64(db, "SELECT count(*) FROM event", NULL, &count, err) &&
+         (count == position->seq || error_set(err, ERR_STORE_CORRUPT, "The event log has a gap."));
 }
 
 static bool position_load(struct sqlite_store *sqlite, struct store_position *position, struct error *err) {
@@ -437,9 +477,9 @@ static int wal_grew(void *arg, sqlite3 *db, const char *name, int pages) {
   return SQLITE_OK;
 }
 
-static bool writer_prepare(struct sqlite_store *sqlite, const struct store_options *options, bool marked,
-                           uint64_t file_bytes, struct error *err) {
-  uint64_t version, check_limit = options->check_limit_bytes ? options->check_limit_bytes : 16u << 20;
+static bool writer_prepare(struct sqlite_store *sqlite, const struct store_options *options, bool marked, bool check,
+                           struct error *err) {
+  uint64_t version;
   sqlite3 *db;
   if (!connection_open(options, &sqlite->writer, err))
     return false;
@@ -449,7 +489,7 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
                "set the durability", err) ||
       !schema_migrate(db, version, err))
     return false;
-  if (file_bytes <= check_limit && !integrity_check(db, err))
+  if (check && !integrity_check(db, err))
     return false;
   if (options->size_limit_bytes) {
     char limit[64];
@@ -493,9 +533,11 @@ static void *sqlite_open(const struct store_options *options, struct store_posit
   sqlite->change_history = options->change_history ? options->change_history : 100000;
   sqlite->seal_at = EVENT_INDEX_SEGMENT_EVENTS;
   sqlite->checkpoint_at_pages = SQLITE_WAL_PAGES_MAX;
-  if (lock_take(sqlite, options->path, &marked, err) && file_prepare(options->path, marked, &file_bytes, err) &&
-      writer_prepare(sqlite, options, marked, file_bytes, err) && position_load(sqlite, position, err) &&
-      reader_prepare(sqlite, options, err) && (marked || lock_mark(sqlite, err)) && folder_sync(options->path, err))
+  bool good = lock_take(sqlite, options->path, &marked, err) && file_prepare(options->path, marked, &file_bytes, err);
+  bool check = file_bytes <= (options->check_limit_bytes ? options->check_limit_bytes : 16u << 20);
+  if (good && writer_prepare(sqlite, options, marked, check, err) && position_load(sqlite, position, err) &&
+      (!check || log_whole(sqlite->writer, position, err)) && reader_prepare(sqlite, options, err) &&
+      (marked || (folder_sync(options->path, err) && lock_mark(sqlite, err))))
     return sqlite;
   sqlite_close(sqlite);
   return NULL;

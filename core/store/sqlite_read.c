@@ -105,11 +105,11 @@ struct event_reading {
   bool stopped;
 };
 
-/* Visits the matching events with first <= seq <= last. */
+/* Visits the matching events with first <= seq <= last. The log has all of them: a missing one is damage. */
 static bool read_range(struct event_reading *reading, sqlite3_stmt *statement, uint64_t first, uint64_t last,
                        struct error *err) {
   bool good = true;
-  int code;
+  int code = SQLITE_ROW;
   sqlite_store_bind_u64(statement, 1, first);
   sqlite_store_bind_u64(statement, 2, last);
   while (!reading->stopped && (code = sqlite3_step(statement)) != SQLITE_DONE) {
@@ -126,6 +126,8 @@ static bool read_range(struct event_reading *reading, sqlite3_stmt *statement, u
                                 .project_id = column_text(statement, 5),
                                 .family = column_text(statement, 6),
                                 .type = column_text(statement, 7)};
+    if (event.seq != first++)
+      break;
     if (!store_event_matches(reading->query, &event))
       continue;
     const void *id = sqlite3_column_blob(statement, 1);
@@ -140,6 +142,8 @@ static bool read_range(struct event_reading *reading, sqlite3_stmt *statement, u
     reading->count++;
     reading->stopped = !reading->visit(reading->arg, &event) || reading->count >= reading->query->limit;
   }
+  if (good && !reading->stopped && (code == SQLITE_ROW || first != last + 1))
+    good = error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
   sqlite3_reset(statement);
   return good;
 }

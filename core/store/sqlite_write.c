@@ -20,14 +20,36 @@ static bool run(struct sqlite_store *sqlite, enum sqlite_statement which, const 
 bool sqlite_group_begin(void *self, struct error *err) {
   struct sqlite_store *sqlite = self;
   sqlite->trimmed_next = sqlite->trimmed;
+  sqlite->tail_saved_next = sqlite->tail_saved;
   return run(sqlite, SQLITE_STATEMENT_BEGIN, "begin", err);
+}
+
+/* Hashes of the index's tail, in whole rows, with the group that has their last events. */
+static bool tail_save(struct sqlite_store *sqlite, struct error *err) {
+  uint8_t hashes[EVENT_INDEX_SAVE_EVENTS * EVENT_INDEX_SAVED_BYTES];
+  uint64_t last_seq = event_index_last_seq(sqlite->index);
+  while (last_seq - sqlite->tail_saved_next >= EVENT_INDEX_SAVE_EVENTS) {
+    sqlite3_stmt *add = statement_of(sqlite, SQLITE_STATEMENT_TAIL_ADD);
+    uint64_t first_seq = sqlite->tail_saved_next + 1;
+    event_index_tail_save(sqlite->index, first_seq, EVENT_INDEX_SAVE_EVENTS, hashes);
+    sqlite->tail_saved_next += EVENT_INDEX_SAVE_EVENTS;
+    sqlite_store_bind_u64(add, 1, first_seq);
+    sqlite_store_bind_u64(add, 2, sqlite->tail_saved_next);
+    sqlite3_bind_int64(add, 3, sqlite->wall_us);
+    sqlite_store_bind_u64(add, 4, sqlite_store_crc(hashes, sizeof(hashes)));
+    sqlite_store_bind_bytes(add, 5, hashes, sizeof(hashes));
+    if (!sqlite_store_step(sqlite->writer, add, "store the index's tail", err))
+      return false;
+  }
+  return true;
 }
 
 bool sqlite_group_commit(void *self, struct error *err) {
   struct sqlite_store *sqlite = self;
-  if (!run(sqlite, SQLITE_STATEMENT_COMMIT, "commit", err))
+  if (!tail_save(sqlite, err) || !run(sqlite, SQLITE_STATEMENT_COMMIT, "commit", err))
     return false;
   sqlite->trimmed = sqlite->trimmed_next;
+  sqlite->tail_saved = sqlite->tail_saved_next;
   return true;
 }
 
@@ -97,6 +119,7 @@ static enum store_apply apply_event(struct sqlite_store *sqlite, struct store_ba
   position->seq = seq;
   if (event->wall_us > position->wall_us)
     position->wall_us = event->wall_us;
+  sqlite->wall_us = position->wall_us;
   event->seq = seq;
   event->event_id = op->event_id_text;
   if (!batch->result.first_seq)
@@ -247,6 +270,12 @@ static bool sealing_store(struct sqlite_store *sqlite, const struct event_index_
   sqlite_store_bind_bytes(add, 4, segment->filter, filter_bytes);
   if (!sqlite_store_step(sqlite->writer, add, "store an index segment", err))
     return false;
+  sqlite3_stmt *trim = statement_of(sqlite, SQLITE_STATEMENT_TAIL_TRIM);
+  sqlite_store_bind_u64(trim, 1, segment->last_seq);
+  if (!sqlite_store_step(sqlite->writer, trim, "drop the stored tail", err))
+    return false;
+  if (sqlite->tail_saved_next < segment->last_seq)
+    sqlite->tail_saved_next = segment->last_seq;
   add = statement_of(sqlite, SQLITE_STATEMENT_BUCKET_ADD);
   for (unsigned i = 0; i < EVENT_INDEX_BUCKETS; i++) {
     sqlite_store_bind_u64(add, 1, segment->first_seq * EVENT_INDEX_BUCKETS + i);

@@ -164,6 +164,8 @@ enum event_index_kind { EVENT_INDEX_ID = 1, EVENT_INDEX_TRACE, EVENT_INDEX_CONTE
 #define EVENT_INDEX_ENTRY_BYTES 12 /* hash u64, distance from the segment's first seq u32, little endian */
 #define EVENT_INDEX_SEGMENT_EVENTS 32768
 #define EVENT_INDEX_FILTER_BLOCK_BYTES 32
+#define EVENT_INDEX_SAVE_EVENTS 1024 /* of the tail in one stored row; divides a segment */
+#define EVENT_INDEX_SAVED_BYTES 24   /* of one event there: its three hashes, little endian */
 
 struct event_index;
 
@@ -185,6 +187,10 @@ struct event_index_hashes event_index_hashes(const struct event_index *index, co
 void event_index_append(struct event_index *index, uint64_t seq, const struct event_index_hashes *hashes);
 void event_index_truncate(struct event_index *index, uint64_t last_seq); /* forgets what is after */
 size_t event_index_tail_count(struct event_index *index);
+uint64_t event_index_last_seq(struct event_index *index); /* last seq that is in the index; 0: none */
+/* The tail as bytes that are stored and loaded: count events from first_seq, which are all in the tail. */
+void event_index_tail_save(struct event_index *index, uint64_t first_seq, size_t count, uint8_t *target);
+void event_index_tail_load(struct event_index *index, const uint8_t *saved, size_t count); /* behind what is there */
 uint64_t event_index_sealed_seq(struct event_index *index); /* last seq that is in a segment; 0: none */
 
 /* Where a hash may occur: seqs of the tail, and segments whose filter says maybe. Arrays owned by the caller. */

@@ -36,6 +36,9 @@
   X(EVENT_ID, "SELECT event_id FROM event WHERE seq = ?1")                                                             \
   X(BUCKET_GET, "SELECT crc, entries FROM event_bucket WHERE bucket = ?1")                                             \
   X(BUCKET_ADD, "INSERT INTO event_bucket (bucket, crc, entries) VALUES (?1, ?2, ?3)")                                 \
+  X(TAIL_ADD,                                                                                                          \
+    "INSERT OR REPLACE INTO event_tail (first_seq, last_seq, wall_us, crc, hashes) VALUES (?1, ?2, ?3, ?4, ?5)")       \
+  X(TAIL_TRIM, "DELETE FROM event_tail WHERE last_seq <= ?1")                                                          \
   X(SEGMENT_ADD, "INSERT INTO event_segment (first_seq, last_seq, crc, filter) VALUES (?1, ?2, ?3, ?4)")
 
 enum sqlite_statement {
@@ -55,6 +58,9 @@ struct sqlite_store {
   /* Writer thread. */
   uint64_t trimmed; /* as committed */
   uint64_t trimmed_next;
+  uint64_t tail_saved; /* last seq whose hashes are in event_tail or a segment, as committed */
+  uint64_t tail_saved_next;
+  int64_t wall_us; /* highest of any event that was applied */
   int wal_pages, checkpoint_at_pages;
   size_t seal_at;
 };

@@ -243,6 +243,101 @@ START_TEST(ids_and_traces_are_found_in_sealed_segments_and_after_damage_to_them)
 }
 END_TEST
 
+/* ---- the stored tail of the event index ---- */
+
+#define TAIL 5000u
+
+static void expect_tail(const struct store_options *options) {
+  static const unsigned known[] = {1, 1024, 1025, 4096, 4097, TAIL};
+  char id[ID_UUID_BYTES];
+  struct store *store = test_open(options);
+  ck_assert_uint_eq(store_last_seq(store), TAIL);
+  ck_assert_uint_eq(test_events(store, (struct store_event_query){.trace_id = "trace-3"}).count, (TAIL + 4) / 7);
+  for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+    struct store_batch *batch = store_batch_create();
+    numbered_uuid(known[i], id);
+    test_event_add(batch, 1, id);
+    test_commit(store, batch, "store.duplicate");
+  }
+  store_close(&store);
+}
+
+START_TEST(a_tail_is_found_again_whatever_became_of_its_stored_hashes) {
+  static const char *const damages[] = {NULL,
+                                        "DELETE FROM event_tail WHERE first_seq = 1025",
+                                        "UPDATE event_tail SET hashes = x'00' WHERE first_seq = 2049",
+                                        "UPDATE event_tail SET crc = crc + 1 WHERE first_seq = 1",
+                                        "UPDATE event_tail SET last_seq = 9999 WHERE first_seq = 3073",
+                                        "DELETE FROM event_tail"};
+  struct scratch scratch;
+  scratch_open(&scratch);
+  struct store_options options = test_options("sqlite", &scratch);
+  struct store *store = test_open(&options);
+  char id[ID_UUID_BYTES];
+  for (unsigned n = 1; n <= TAIL; n++) { /* groups that end anywhere in a row */
+    struct store_batch *batch = store_batch_create();
+    numbered_uuid(n, id);
+    test_event_add(batch, n, id);
+    store_commit(store, &batch, NULL, NULL);
+    if (n % 700 == 0)
+      test_commit(store, store_batch_create(), NULL);
+  }
+  test_commit(store, store_batch_create(), NULL);
+  store_close(&store);
+  for (size_t i = 0; i < sizeof(damages) / sizeof(damages[0]); i++) {
+    if (damages[i])
+      outside(&scratch, damages[i]);
+    expect_tail(&options);
+    expect_tail(&options); /* and what the opening before may have written */
+  }
+  scratch_close(&scratch);
+}
+END_TEST
+
+START_TEST(times_go_on_behind_an_event_whose_row_only_the_stored_tail_knows) {
+  struct scratch scratch;
+  scratch_open(&scratch);
+  struct store_options options = test_options("sqlite", &scratch);
+  struct store *store = test_open(&options);
+  const int64_t future_us = INT64_C(4000000000000000);
+  for (unsigned n = 1; n <= 3000; n++) {
+    struct store_batch *batch = store_batch_create();
+    test_event_add(batch, n == 10 ? (uint64_t)future_us : n, NULL);
+    store_commit(store, &batch, NULL, NULL);
+  }
+  test_commit(store, store_batch_create(), NULL);
+  store_close(&store);
+  store = test_open(&options);
+  ck_assert_int_gt(store_event_time_next(store), future_us);
+  store_close(&store);
+  scratch_close(&scratch);
+}
+END_TEST
+
+START_TEST(a_gap_that_opening_does_not_come_by_is_told_when_it_is_read) {
+  struct scratch scratch;
+  scratch_open(&scratch);
+  struct store_options options = test_options("sqlite", &scratch);
+  struct store *store = test_open(&options);
+  fill(store, 3000);
+  store_close(&store);
+  outside(&scratch, "DELETE FROM event WHERE seq = 500");
+  expect_open(&options, "store.corrupt"); /* the file is small: all of it is looked at */
+  options.check_limit_bytes = 1;
+  store = test_open(&options);
+  struct seen seen = {0};
+  struct error err = {0};
+  ck_assert(!store_events_read(store, &(struct store_event_query){0}, seen_event, &seen, &err));
+  ck_assert_str_eq(err.code, "store.corrupt");
+  ck_assert_uint_eq(seen.count, 499);
+  ck_assert_uint_eq(test_events(store, (struct store_event_query){.after_seq = 500}).count, 2500);
+  store_close(&store);
+  outside(&scratch, "DELETE FROM event WHERE seq > 2000");
+  expect_open(&options, "store.corrupt");
+  scratch_close(&scratch);
+}
+END_TEST
+
 /* ---- a disk that fails: a VFS that passes through until it is told not to ---- */
 
 static int fail_writes, fail_syncs; /* read by the writer thread */
@@ -435,5 +530,8 @@ TEST_MAIN("store.sqlite", everything_is_there_after_reopening, a_second_opener_i
           a_database_held_by_another_program_fails_commits_but_not_reads, damage_is_told_and_never_papered_over,
           changed_bytes_fail_their_checksum_when_read,
           ids_and_traces_are_found_in_sealed_segments_and_after_damage_to_them,
+          a_tail_is_found_again_whatever_became_of_its_stored_hashes,
+          times_go_on_behind_an_event_whose_row_only_the_stored_tail_knows,
+          a_gap_that_opening_does_not_come_by_is_told_when_it_is_read,
           a_failing_disk_fails_the_waiting_commits_and_later_ones_go_on, history_is_bounded_from_idle_ticks,
           kill_nine_loses_nothing_acknowledged_and_halves_nothing)
