@@ -1,9 +1,10 @@
 /* connection.c: one client socket: its bufferevent, its one timer, reading, writing, closing. Knows no HTTP but the
  * choice of the protocol by ALPN or by the HTTP/2 preface.
  *
- * Writing goes straight to the socket when nothing is queued (one sendmsg per reply, no epoll_ctl); what the socket
- * does not take is queued in the bufferevent. The timer is armed lazily: deadlines move with every request, the timer
- * only when it would fire too late. Freed by connection_tick() only (see http_internal.h), or by http_server_free(). */
+ * Plain sockets are read here, with one recv() per turn; TLS is read by the bufferevent. Writing goes straight to the
+ * socket when nothing is queued (one sendmsg per reply, no epoll_ctl); what the socket does not take is queued in the
+ * bufferevent. The timer is armed lazily: deadlines move with every request, the timer only when it would fire too
+ * late. Freed by connection_tick() only (see http_internal.h), or by http_server_free(). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/bufferevent_ssl.h>
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 #include "sdk/http/http_internal.h"
+
+#define READ_BYTES 16384 /* a turn: then others get theirs */
 
 static void arm_timer(struct http_connection *connection) {
   int64_t due = connection->read_deadline_ms < connection->write_deadline_ms ? connection->read_deadline_ms
@@ -33,6 +36,15 @@ void connection_postpone(struct http_connection *connection) {
   event_active(connection->timer, EV_TIMEOUT, 0);
 }
 
+static void reading_set(struct http_connection *connection, bool on) {
+  if (connection->secure)
+    (on ? bufferevent_enable : bufferevent_disable)(connection->bev, EV_READ);
+  else if (!on)
+    event_del(connection->read_event);
+  else if (event_add(connection->read_event, NULL) != 0) /* out of watches or memory */
+    connection_doom(connection, HTTP_CLOSE_PEER);
+}
+
 void connection_doom(struct http_connection *connection, enum http_close_reason reason) {
   if (connection->doomed)
     return;
@@ -40,7 +52,8 @@ void connection_doom(struct http_connection *connection, enum http_close_reason 
   connection->doom_reason = reason;
   if (reason == HTTP_CLOSE_SLOW)
     connection->server->stats.clients_dropped++;
-  bufferevent_disable(connection->bev, EV_READ | EV_WRITE);
+  reading_set(connection, false);
+  bufferevent_disable(connection->bev, EV_WRITE);
   connection_postpone(connection);
 }
 
@@ -107,7 +120,7 @@ void connection_read_stop(struct http_connection *connection) {
   if (connection->reading_stopped || connection->peer_ended)
     return;
   connection->reading_stopped = true;
-  bufferevent_disable(connection->bev, EV_READ);
+  reading_set(connection, false);
   if (connection->closed_event == NULL)
     connection->closed_event =
         event_new(connection->server->base, connection->fd, EV_CLOSED, on_far_end_closed, connection);
@@ -120,7 +133,7 @@ void connection_read_resume(struct http_connection *connection) {
     return;
   connection->reading_stopped = false;
   event_del(connection->closed_event);
-  bufferevent_enable(connection->bev, EV_READ);
+  reading_set(connection, true);
 }
 
 /* Everything is sent: say so, and wait for the client's end if it may still be sending, else a reset could overtake the
@@ -166,7 +179,7 @@ static void choose_protocol(struct http_connection *connection) {
 
 static void on_readable(struct bufferevent *bev, void *context) {
   struct http_connection *connection = context;
-  (void)bev;
+  (void)bev; /* NULL: a plain socket */
   if (connection->doomed)
     return;
   if (connection->protocol == NULL)
@@ -191,6 +204,22 @@ static void on_event(struct bufferevent *bev, short what, void *context) {
     return;
   }
   connection_doom(connection, HTTP_CLOSE_PEER);
+}
+
+static void on_socket_readable(evutil_socket_t fd, short what, void *context) {
+  static _Thread_local char scratch[READ_BYTES]; /* what was read is copied: an idle connection holds no buffer */
+  struct http_connection *connection = context;
+  (void)what;
+  ssize_t count = recv(fd, scratch, sizeof(scratch), 0);
+  if (count > 0) {
+    BASE_CHECK(evbuffer_add(connection->input, scratch, (size_t)count) == 0);
+    on_readable(NULL, connection);
+  } else if (count == 0) {
+    reading_set(connection, false);
+    on_event(connection->bev, BEV_EVENT_EOF | BEV_EVENT_READING, connection);
+  } else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+    on_event(connection->bev, BEV_EVENT_ERROR | BEV_EVENT_READING, connection);
+  }
 }
 
 static void connection_tick(evutil_socket_t fd, short what, void *context) {
@@ -279,12 +308,16 @@ bool connection_create(struct http_server *server, int fd, struct http_tls *tls,
   /* Nothing said yet: a handshake or a preface is due; a plain connection may be opened ahead of use. */
   const struct http_server_limits *limits = &server->options.limits;
   connection_read_deadline(connection, tls != NULL ? limits->header_timeout_ms : limits->idle_timeout_ms);
-  bufferevent_enable(bev, EV_READ | EV_WRITE);
-  if (first_bytes > 0 && tls == NULL) {
+  if (!connection->secure) {
+    connection->read_event = event_new(server->base, fd, EV_READ | EV_PERSIST, on_socket_readable, connection);
+    BASE_CHECK(connection->read_event != NULL);
     evbuffer_unfreeze(connection->input, 0); /* bufferevents freeze their input against others */
+  }
+  reading_set(connection, true);
+  bufferevent_enable(bev, EV_WRITE);
+  if (first_bytes > 0 && !connection->secure) {
     evbuffer_add(connection->input, first, first_bytes);
-    evbuffer_freeze(connection->input, 0);
-    on_readable(bev, connection);
+    on_readable(NULL, connection);
   }
   return true;
 }
@@ -302,6 +335,8 @@ void connection_free(struct http_connection *connection) {
   if (connection->closed_event != NULL)
     event_free(connection->closed_event);
   event_free(connection->timer);
+  if (connection->read_event != NULL)
+    event_free(connection->read_event);
   bufferevent_setcb(connection->bev, NULL, NULL, NULL, NULL);
   bufferevent_free(connection->bev);
   connection->magic = 0;

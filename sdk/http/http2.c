@@ -112,7 +112,8 @@ static bool take_pseudo_fields(struct http_request *request, struct http_refusal
   const char *path = NULL, *authority = NULL, *host = NULL;
   size_t kept = 0, hosts = 0;
   for (size_t i = 0; i < request->header_count; i++) {
-    struct http_header header = request->headers[i];
+    struct http_field field = request->headers[i];
+    struct http_header header = field.header;
     const char **target = header.name[0] == ':' ? pseudo_target(request, header.name, &path, &authority) : NULL;
     if (target != NULL)
       *target = header.value;
@@ -122,7 +123,7 @@ static bool take_pseudo_fields(struct http_request *request, struct http_refusal
       host = header.value;
       hosts++;
     }
-    request->headers[kept++] = header;
+    request->headers[kept++] = field;
   }
   request->header_count = kept;
   request->head_only = strcmp(request->method, "HEAD") == 0;

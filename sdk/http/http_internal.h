@@ -128,6 +128,7 @@ struct http_connection {
   struct bufferevent *bev;
   struct evbuffer *input;
   struct evbuffer *output;
+  struct event *read_event;   /* of a plain socket; NULL: TLS, which the bufferevent reads */
   struct event *timer;        /* runs connection_tick: deadlines and postponed work */
   struct event *closed_event; /* EPOLLRDHUP while reading is stopped */
   int64_t timer_due_ms;       /* when the timer is armed for; HTTP_NEVER: not armed */
@@ -147,6 +148,12 @@ struct http_connection {
   uint16_t port;
   struct http1_connection h1;
   struct http2_connection *h2;
+};
+
+/* A field of a request, with what of its name can be compared at once. */
+struct http_field {
+  struct http_header header;
+  uint32_t tag; /* request.c: of length, first and last character */
 };
 
 enum http_request_phase { HTTP_REQUEST_READING, HTTP_REQUEST_HANDLING };
@@ -177,7 +184,7 @@ struct http_request {
   bool head_only;
   bool hooked; /* inside the headers hook */
   bool finished_in_hook;
-  struct http_header *headers;
+  struct http_field *headers;
   size_t header_count;
   size_t header_capacity;
   size_t body_limit_bytes;

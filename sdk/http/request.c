@@ -33,21 +33,23 @@ struct http_request *request_create(struct http_connection *connection) {
   return request;
 }
 
-static void push(struct arena *arena, struct http_header **headers, size_t *count, size_t *capacity, const char *name,
-                 const char *value) {
-  if (*count == *capacity) {
-    size_t bigger = *capacity == 0 ? HEADERS_FIRST : *capacity * 2;
-    struct http_header *grown = arena_alloc(arena, bigger * sizeof(**headers));
-    if (*count > 0)
-      memcpy(grown, *headers, *count * sizeof(**headers));
-    *headers = grown;
-    *capacity = bigger;
-  }
-  (*headers)[(*count)++] = (struct http_header){name, value};
+/* Equal for names that differ in case only; different for nearly all others. */
+static uint32_t name_tag(const char *name) {
+  size_t length = strlen(name);
+  uint32_t first = (unsigned char)name[0] | 0x20u, last = length > 0 ? (unsigned char)name[length - 1] | 0x20u : 0;
+  return (uint32_t)length << 16 | first << 8 | last;
 }
 
 void request_header_push(struct http_request *request, const char *name, const char *value) {
-  push(request->arena, &request->headers, &request->header_count, &request->header_capacity, name, value);
+  if (request->header_count == request->header_capacity) {
+    size_t bigger = request->header_capacity == 0 ? HEADERS_FIRST : request->header_capacity * 2;
+    struct http_field *grown = arena_alloc(request->arena, bigger * sizeof(*grown));
+    if (request->header_count > 0)
+      memcpy(grown, request->headers, request->header_count * sizeof(*grown));
+    request->headers = grown;
+    request->header_capacity = bigger;
+  }
+  request->headers[request->header_count++] = (struct http_field){{name, value}, name_tag(name)};
 }
 
 static void release_events(struct http_request *request) {
@@ -248,10 +250,11 @@ uint16_t http_request_client_port(const struct http_request *request) {
 
 const char *http_request_header_next(const struct http_request *request, const char *name, size_t *index) {
   BASE_CHECK_MAGIC(request, HTTP_REQUEST_MAGIC);
+  uint32_t tag = name_tag(name);
   while (*index < request->header_count) {
-    const struct http_header *header = &request->headers[(*index)++];
-    if (strcasecmp(header->name, name) == 0)
-      return header->value;
+    const struct http_field *field = &request->headers[(*index)++];
+    if (field->tag == tag && strcasecmp(field->header.name, name) == 0)
+      return field->header.value;
   }
   return NULL;
 }
@@ -269,7 +272,7 @@ size_t http_request_header_count(const struct http_request *request) {
 struct http_header http_request_header_at(const struct http_request *request, size_t index) {
   BASE_CHECK_MAGIC(request, HTTP_REQUEST_MAGIC);
   BASE_CHECK(index < request->header_count);
-  return request->headers[index];
+  return request->headers[index].header;
 }
 
 struct buf *http_request_body(struct http_request *request) {

@@ -51,8 +51,13 @@ static bool has_dot_dot_segment(const char *path) {
 }
 
 bool target_host_is_valid(const char *host) {
+  static const bool refused[256] = {
+      [0 ... 0x20] = true, ['/'] = true, ['?'] = true, ['#'] = true, ['@'] = true,           ['\\'] = true,
+      ['<'] = true,        ['>'] = true, ['"'] = true, ['{'] = true, ['}'] = true,           ['|'] = true,
+      ['^'] = true,        ['`'] = true, [','] = true, [';'] = true, [0x7f ... 0xff] = true,
+  };
   for (const char *at = host; *at != '\0'; at++)
-    if ((unsigned char)*at <= 0x20 || (unsigned char)*at >= 0x7f || strchr("/?#@\\<>\"{}|^`,;", *at) != NULL)
+    if (refused[(unsigned char)*at])
       return false;
   return true;
 }
