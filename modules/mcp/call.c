@@ -182,10 +182,10 @@ static void invoke_message(void *arg, const uint8_t *message, size_t length) {
 static void invoke_ended(void *arg, const struct rpc_status *status) {
   struct mcp_call_stream *stream = arg;
   struct mcp_call *call = stream->call;
-  struct error err = status->error;
   base_free(stream);
   if (!call)
     return;
+  struct error err = status->error;
   call->stream = NULL;
   if (status->code == RPC_OK)
     error_set(&err, ERR_INVOKE_NO_RESULT, NULL);

@@ -1,14 +1,12 @@
 /* http.c: the endpoint: /mcp and /servers/{name or id}/mcp by POST, GET and DELETE, and GET /healthz. What can be
  * refused without knowing anybody is refused here: Host and Origin, media types, malformed messages, the wrong era's
  * form. */
-#include <stdio.h>
 #include <string.h>
 
 #include "modules/mcp/mcp_internal.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/arena.h"
 #include "sdk/base/clock.h"
-#include "sdk/base/id.h"
 #include "sdk/base/json.h"
 #include "sdk/base/str.h"
 
@@ -49,8 +47,7 @@ static const char *traceable(const char *value, size_t limit) {
 static void trace_make(struct mcp_exchange *exchange, const char *traceparent) {
   struct mcp_trace *trace = &exchange->trace;
   uint8_t random[40];
-  char span[17];
-  id_random_bytes(random, sizeof(random));
+  id_pool_take(&exchange->mcp->ids, random, sizeof(random));
   str_hex_encode(trace->request_id, random, 16);
   if (mcp_traceparent_is_valid(traceparent)) {
     memcpy(trace->trace_id, traceparent + 3, 32);
@@ -61,8 +58,12 @@ static void trace_make(struct mcp_exchange *exchange, const char *traceparent) {
     return;
   }
   str_hex_encode(trace->trace_id, random + 16, 16);
-  str_hex_encode(span, random + 32, 8);
-  snprintf(trace->traceparent, sizeof(trace->traceparent), "00-%s-%s-01", trace->trace_id, span);
+  char *at = trace->traceparent; /* 00-<trace>-<span>-01 */
+  memcpy(at, "00-", 3);
+  memcpy(at + 3, trace->trace_id, 32);
+  at[35] = '-';
+  str_hex_encode(at + 36, random + 32, 8);
+  memcpy(at + 52, "-01", sizeof("-01"));
 }
 
 static void client_gone(void *context, struct http_request *request, enum http_close_reason reason) {

@@ -13,6 +13,7 @@
 #include "modules/mcp/upstream/mcp_upstream.h"
 #include "modules/mcp/wire/mcp_wire.h"
 #include "sdk/base/buf.h"
+#include "sdk/base/id.h"
 #include "sdk/http/http_server.h"
 #include "sdk/module/module.h"
 
@@ -65,6 +66,7 @@ struct mcp {
   struct mcp_exchange_list streams;   /* GET streams, which are not in flight */
   uint32_t in_flight;
   uint64_t requests_total, errors_total;
+  struct id_pool ids; /* of requests and traces */
   struct event *sweep_timer;
 };
 

@@ -1,4 +1,5 @@
-/* id.c: random identifiers from getrandom(2), unbuffered: a pool would be shared by accident after a fork. */
+/* id.c: random identifiers from getrandom(2), unbuffered: a pool would be shared by accident after a fork. Whoever
+ * knows that it does not fork may own one (struct id_pool). */
 #include "sdk/base/id.h"
 
 #include <errno.h>
@@ -22,6 +23,16 @@ void id_random_bytes(void *target, size_t size_bytes) {
     out += count;
     size_bytes -= (size_t)count;
   }
+}
+
+void id_pool_take(struct id_pool *pool, void *target, size_t size_bytes) {
+  BASE_CHECK(size_bytes <= sizeof(pool->bytes));
+  if (pool->left < size_bytes) {
+    id_random_bytes(pool->bytes, sizeof(pool->bytes));
+    pool->left = sizeof(pool->bytes);
+  }
+  pool->left -= size_bytes;
+  memcpy(target, pool->bytes + pool->left, size_bytes);
 }
 
 uint64_t id_random_u64(void) {

@@ -13,6 +13,13 @@ uint64_t id_random_u64(void);
 void id_uuid_v4(char target[static ID_UUID_BYTES]); /* lower case, RFC 9562 version 4 */
 bool id_is_uuid_v4(const char *text);
 void id_random_hex(char *target, size_t byte_count); /* target: 2*byte_count+1 */
+/* Random bytes for identifiers that name something and open nothing: one call of the system's generator for many of
+ * them. Zeroed at first; one owner, one thread. Not for secrets, and not to be used on both sides of a fork. */
+struct id_pool {
+  uint8_t bytes[1024];
+  size_t left;
+};
+void id_pool_take(struct id_pool *pool, void *target, size_t size_bytes); /* at most sizeof(pool->bytes) */
 /* A token of 32 random bytes, "<prefix>_<43 base64url characters>"; caller frees with base_free. */
 char *id_token(const char *prefix);
 

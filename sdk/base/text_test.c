@@ -168,6 +168,23 @@ START_TEST(identifiers_have_their_form_and_differ) {
 }
 END_TEST
 
+START_TEST(a_pool_hands_every_random_byte_out_once) {
+  struct id_pool pool = {0};
+  uint64_t seen[3 * sizeof(pool.bytes) / sizeof(uint64_t)];
+  size_t count = sizeof(seen) / sizeof(seen[0]);
+  for (size_t i = 0; i < count; i++) {
+    id_pool_take(&pool, &seen[i], sizeof(seen[i]));
+    for (size_t j = 0; j < i; j++)
+      ck_assert_uint_ne(seen[i], seen[j]);
+  }
+  uint8_t whole[sizeof(pool.bytes)];
+  id_pool_take(&pool, whole, 3); /* what is left is too little for the next one: fresh bytes */
+  id_pool_take(&pool, whole, sizeof(whole));
+  ck_assert_uint_eq(pool.left, 0);
+}
+END_TEST
+
 TEST_MAIN("base.text", numbers_are_read_whole_and_in_range, texts_compare_copy_and_match, globs_match_the_whole_text,
           constant_time_equality_is_equality, encodings_round_trip_and_are_strict, times_are_written_and_read,
-          broken_times_are_refused, clocks_run_forward, identifiers_have_their_form_and_differ)
+          broken_times_are_refused, clocks_run_forward, identifiers_have_their_form_and_differ,
+          a_pool_hands_every_random_byte_out_once)
