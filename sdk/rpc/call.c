@@ -281,7 +281,9 @@ bool rpc_call_submit(struct rpc_call *call, struct rpc_session *session) {
       NV("user-agent", 10, call->channel->user_agent, strlen(call->channel->user_agent), NGHTTP2_NV_FLAG_NO_COPY_NAME);
   char timeout[RPC_TIMEOUT_TEXT_BYTES];
   if (call->deadline_us != INT64_MAX) {
-    size_t length = rpc_timeout_format(timeout, call->deadline_us - clock_monotonic_us());
+    /* Up to whole milliseconds: calls with the same deadline then send the same text, which HPACK makes one byte. */
+    int64_t left_ms = (call->deadline_us - clock_monotonic_us() + 999) / 1000;
+    size_t length = rpc_timeout_format(timeout, left_ms * 1000);
     headers[count++] = NV("grpc-timeout", 12, timeout, length, NGHTTP2_NV_FLAG_NO_COPY_NAME);
   }
   while (rpc_headers_next(&call->sent, &cursor))

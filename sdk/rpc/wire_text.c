@@ -1,7 +1,7 @@
 /* wire_text.c: the text forms inside gRPC headers: base64 of "-bin" values, percent encoding of grpc-message,
  * grpc-timeout, and which names and values are metadata at all. Pure functions over outside bytes; nothing here trusts
  * its input. */
-#include <stdio.h>
+#include <string.h>
 
 #include "sdk/rpc/rpc_internal.h"
 
@@ -117,7 +117,16 @@ size_t rpc_timeout_format(char target[static RPC_TIMEOUT_TEXT_BYTES], int64_t ti
   }
   if (value > 99999999)
     value = 99999999;
-  return (size_t)snprintf(target, RPC_TIMEOUT_TEXT_BYTES, "%d%c", (int)value, unit);
+  char digits[8];
+  size_t first = sizeof(digits);
+  do
+    digits[--first] = (char)('0' + value % 10);
+  while ((value /= 10) > 0);
+  size_t count = sizeof(digits) - first;
+  memcpy(target, digits + first, count);
+  target[count] = unit;
+  target[count + 1] = '\0';
+  return count + 1;
 }
 
 bool rpc_timeout_parse(const char *text, size_t length, int64_t *timeout_us) {
