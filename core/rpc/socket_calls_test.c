@@ -1,0 +1,212 @@
+/* socket_calls_test.c: the calls that gRPC makes on a connected Unix socket, as socket_calls.c answers them, and that
+ * everybody else's go straight on. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "sdk/base/test.h"
+
+#ifndef TCP_INQ
+#define TCP_INQ 36
+#endif
+
+enum { OURS, PEER };
+
+static int ends[2], poller;
+
+static void setup(void) {
+  ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+  poller = epoll_create1(EPOLL_CLOEXEC);
+  ck_assert_int_ge(poller, 0);
+}
+
+static void teardown(void) {
+  close(ends[OURS]);
+  close(ends[PEER]);
+  close(poller);
+}
+
+static int tell_rest(int fd) {
+  int one = 1;
+  return setsockopt(fd, IPPROTO_TCP, TCP_INQ, &one, sizeof(one));
+}
+
+/* One read as gRPC does it; *rest is -1 when nothing was told. */
+static ssize_t read_message(int fd, size_t room, int *rest) {
+  static char bytes[4096];
+  union {
+    char space[CMSG_SPACE(sizeof(int)) + 24];
+    struct cmsghdr align;
+  } control;
+  struct iovec piece = {.iov_base = bytes, .iov_len = room};
+  struct msghdr message = {
+      .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)};
+  ssize_t count = recvmsg(fd, &message, 0);
+  *rest = -1;
+  struct cmsghdr *header = count > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+  if (header && header->cmsg_level == IPPROTO_TCP && header->cmsg_type == TCP_INQ)
+    memcpy(rest, CMSG_DATA(header), sizeof(*rest));
+  return count;
+}
+
+static void send_with_descriptor(int fd, const char *text) {
+  union {
+    char space[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr align;
+  } control;
+  memset(&control, 0, sizeof(control));
+  struct iovec piece = {.iov_base = (char *)(uintptr_t)text, .iov_len = strlen(text)};
+  struct msghdr message = {
+      .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)};
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+  ck_assert_int_eq(sendmsg(fd, &message, 0), (ssize_t)strlen(text));
+}
+
+START_TEST(a_read_tells_whether_something_may_be_left) {
+  setup();
+  int rest;
+  ck_assert_int_eq(tell_rest(ends[OURS]), 0);
+  ck_assert_int_eq(write(ends[PEER], "12345", 5), 5);
+  ck_assert_int_eq(read_message(ends[OURS], 3, &rest), 3);
+  ck_assert_int_eq(rest, 1);
+  ck_assert_int_eq(read_message(ends[OURS], 3, &rest), 2);
+  ck_assert_int_eq(rest, 0);
+  ck_assert_int_eq(read_message(ends[OURS], 3, &rest), -1);
+  ck_assert_int_eq(errno, EAGAIN);
+  ck_assert_int_eq(rest, -1);
+  close(ends[PEER]);
+  ck_assert_int_eq(read_message(ends[OURS], 3, &rest), 0);
+  teardown();
+}
+END_TEST
+
+/* The kernel ends a read at a message that has descriptors, so that one is short although more follows. */
+START_TEST(descriptors_of_a_peer_are_dropped_and_the_bytes_behind_them_are_found) {
+  setup();
+  int rest, lowest = dup(0);
+  ck_assert_int_eq(tell_rest(ends[OURS]), 0);
+  send_with_descriptor(ends[PEER], "abc");
+  ck_assert_int_eq(write(ends[PEER], "de", 2), 2);
+  ck_assert_int_eq(read_message(ends[OURS], 100, &rest), 3);
+  ck_assert_int_eq(rest, 1);
+  ck_assert_int_eq(read_message(ends[OURS], 100, &rest), 2);
+  ck_assert_int_eq(rest, 0);
+  close(lowest);
+  int next = dup(0);
+  ck_assert_int_eq(next, lowest); /* no descriptor came in */
+  close(next);
+  teardown();
+}
+END_TEST
+
+START_TEST(others_sockets_are_as_they_are) {
+  setup();
+  int one = 1, rest, tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ck_assert_int_eq(setsockopt(tcp, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)), 0);
+  close(tcp);
+  ck_assert_int_ne(tell_rest(tcp), 0);
+  int alone = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ck_assert_int_ne(tell_rest(alone), 0); /* not connected */
+  close(alone);
+  ck_assert_int_eq(write(ends[PEER], "1", 1), 1);
+  ck_assert_int_eq(read_message(ends[OURS], 3, &rest), 1); /* nobody asked to be told */
+  ck_assert_int_eq(rest, -1);
+  ck_assert_int_eq(tell_rest(ends[OURS]), 0);
+  int number = ends[OURS];
+  close(ends[OURS]);
+  close(ends[PEER]);
+  ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  ck_assert_int_eq(ends[OURS], number); /* and the next owner of the number was not told either */
+  ck_assert_int_eq(write(ends[PEER], "1", 1), 1);
+  ck_assert_int_eq(read_message(number, 3, &rest), 1);
+  ck_assert_int_eq(rest, -1);
+  teardown();
+}
+END_TEST
+
+static uint32_t events_now(void) {
+  struct epoll_event event = {0};
+  int count = epoll_wait(poller, &event, 1, 0);
+  if (count == 1)
+    ck_assert_ptr_eq(event.data.ptr, ends);
+  return count == 1 ? event.events : 0;
+}
+
+static ssize_t send_block(void) {
+  static char block[4096];
+  struct iovec piece = {.iov_base = block, .iov_len = sizeof(block)};
+  struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+  return sendmsg(ends[OURS], &message, MSG_NOSIGNAL);
+}
+
+static void drain_peer(void) {
+  char block[4096];
+  while (read(ends[PEER], block, sizeof(block)) > 0) {
+  }
+}
+
+START_TEST(writability_is_told_only_to_who_waits_for_it) {
+  setup();
+  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET), .data.ptr = ends};
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, ends[OURS], &event), 0);
+  ck_assert_uint_eq(events_now(), 0);
+  for (int round = 0; round < 3; round++) {
+    ck_assert_int_gt(send_block(), 0);
+    drain_peer();
+    ck_assert_uint_eq(events_now(), 0); /* the peer's reading woke nobody */
+    while (send_block() >= 0) {
+    }
+    ck_assert_int_eq(errno, EAGAIN);
+    ck_assert_uint_eq(events_now(), 0);
+    drain_peer();
+    ck_assert_uint_eq(events_now() & EPOLLOUT, EPOLLOUT);
+    ck_assert_uint_eq(events_now(), 0); /* one edge */
+  }
+  ck_assert_int_gt(send_block(), 0);
+  ck_assert_int_eq(write(ends[PEER], "1", 1), 1);
+  ck_assert_uint_eq(events_now(), EPOLLIN);
+  teardown();
+}
+END_TEST
+
+START_TEST(room_made_before_the_watch_began_is_told) {
+  setup();
+  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET), .data.ptr = ends};
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, ends[OURS], &event), 0);
+  while (send_block() >= 0) {
+  }
+  drain_peer();
+  ck_assert_uint_eq(events_now() & EPOLLOUT, EPOLLOUT);
+  teardown();
+}
+END_TEST
+
+START_TEST(a_watch_of_anything_else_is_as_it_was_asked_for) {
+  setup();
+  int pipe_ends[2];
+  ck_assert_int_eq(pipe(pipe_ends), 0);
+  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET), .data.ptr = ends};
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, pipe_ends[1], &event), 0);
+  ck_assert_uint_eq(events_now(), EPOLLOUT);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+  event.events = EPOLLOUT;
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, ends[OURS], &event), 0);
+  ck_assert_uint_eq(events_now(), EPOLLOUT);
+  teardown();
+}
+END_TEST
+
+TEST_MAIN("core_rpc.socket_calls", a_read_tells_whether_something_may_be_left,
+          descriptors_of_a_peer_are_dropped_and_the_bytes_behind_them_are_found, others_sockets_are_as_they_are,
+          writability_is_told_only_to_who_waits_for_it, room_made_before_the_watch_began_is_told,
+          a_watch_of_anything_else_is_as_it_was_asked_for)
