@@ -100,14 +100,16 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
   struct dispatch_invocation *invocation = user;
   struct dispatch_item item = dispatch_item_read(data, length);
   bool more = true;
-  if (item.kind == DISPATCH_ITEM_MALFORMED || invocation->has_result) {
+  if (item.kind == DISPATCH_ITEM_MALFORMED) {
     invocation->broken = true;
     core_rpc_client_cancel(call); /* on_done tells */
     return;
   }
-  if (item.kind == DISPATCH_ITEM_RESULT)
+  if (item.kind == DISPATCH_ITEM_RESULT) {
     result_take(invocation, &item, data, length);
-  else if (!invocation->cancelled && item.kind != DISPATCH_ITEM_NONE)
+    return; /* nothing may follow it: what does is never read, and goes with the call at its deadline */
+  }
+  if (!invocation->cancelled && item.kind != DISPATCH_ITEM_NONE)
     more = invocation->sink.on_item(invocation->arg, data, length);
   invocation->paused = !more;
   if (more)
@@ -166,7 +168,6 @@ static bool owner_call(struct dispatch_invocation *invocation, const struct disp
                                   .events = &invoke_events,
                                   .user = invocation};
   invocation->call = core_rpc_client_start(channel, &call);
-  core_rpc_client_read(invocation->call);
   if (parts.plan.n_headers)
     secret_wipe(bytes, length);
   base_free(bytes);

@@ -1,9 +1,9 @@
 /* call.c: one call that is being served, from its arrival to its end.
  *
  * Two parties hold a call: its handler, until it replies, fails or finishes; and gRPC, while a batch is outstanding. It
- * is freed when both let go. A unary call that is answered inside its handler costs one batch (reply, status and close
- * together); any other first posts a batch that tells when the caller went away. Messages go out one at a time (T17).
- */
+ * is freed when both let go. A call that is answered soon and with one message costs one batch (reply, status and close
+ * together); one that lasts, or streams, first posts a batch that tells when the caller went away. Messages go out one
+ * at a time (T17). */
 #include <string.h>
 
 #include "core/rpc/core_rpc_internal.h"
@@ -11,11 +11,13 @@
 #include "sdk/base/check.h"
 
 #define CALL_MAGIC 0xC04eCa11u
+#define WATCH_AFTER_MS 10 /* so much later, at most, does a handler hear that its caller went away */
 
 struct core_rpc_call {
   uint32_t magic;
   struct core_rpc_loop *loop;
   struct core_rpc_call *previous, *next;
+  TAILQ_ENTRY(core_rpc_call) unwatched;
   const struct core_rpc_method *method;
   struct peer_entry *peer;
   struct call_arrival arrival;
@@ -27,6 +29,7 @@ struct core_rpc_call {
   unsigned busy;    /* inside a callback */
   int close_cancelled;
   bool owned;         /* by the handler */
+  bool is_unwatched;  /* in the loop's list of calls whose end nobody asked to be told about yet */
   bool close_posted;  /* asked to be told about the end */
   bool gone;          /* the caller is, or a send failed: nothing can be sent any more */
   bool cancel_told;   /* the handler was told so */
@@ -96,9 +99,17 @@ static void call_release(struct core_rpc_call *call) {
 
 /* ---- the end ---- */
 
+static void call_unwatched_leave(struct core_rpc_call *call) {
+  if (!call->is_unwatched)
+    return;
+  TAILQ_REMOVE(&call->loop->unwatched, call, unwatched);
+  call->is_unwatched = false;
+}
+
 static void call_watch_close(struct core_rpc_call *call) {
   if (call->close_posted)
     return;
+  call_unwatched_leave(call);
   call->close_posted = true;
   grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->close_cancelled};
   call_start_batch(call, &op, 1, &call->close_tag);
@@ -118,6 +129,25 @@ static void call_on_close(struct rpc_tag *tag, bool ok) {
     call->busy--;
   }
   call_release(call);
+}
+
+static void calls_watch(void *argument) {
+  struct core_rpc_loop *loop = argument;
+  loop->watch_timer = NULL;
+  struct core_rpc_call *call;
+  while ((call = TAILQ_FIRST(&loop->unwatched)) != NULL)
+    call_watch_close(call);
+}
+
+/* Most calls are over before that, and need no batch for it. */
+static void call_watch_later(struct core_rpc_call *call) {
+  struct core_rpc_loop *loop = call->loop;
+  if (call->close_posted || call->is_unwatched)
+    return;
+  TAILQ_INSERT_TAIL(&loop->unwatched, call, unwatched);
+  call->is_unwatched = true;
+  if (loop->watch_timer == NULL)
+    loop->watch_timer = core_rpc_timer_start(loop, WATCH_AFTER_MS, calls_watch, loop);
 }
 
 static void call_on_final(struct rpc_tag *tag, bool ok) {
@@ -156,6 +186,7 @@ static void call_send_final(struct core_rpc_call *call) {
 static void call_end(struct core_rpc_call *call) {
   BASE_CHECK(call->owned);
   call->owned = false;
+  call_unwatched_leave(call);
   if (!call->gone && message_queue_first(&call->queue) == NULL)
     call_send_final(call);
   call_release(call);
@@ -364,7 +395,7 @@ void call_accept(struct core_rpc_loop *loop, const struct core_rpc_method *metho
   else
     method->handler(call, method->user);
   if (call->owned)
-    call_watch_close(call);
+    call_watch_later(call);
   call->busy--;
   call_release(call);
 }

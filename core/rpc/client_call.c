@@ -1,8 +1,8 @@
 /* client_call.c: one call that this process makes. It ends by its status batch; on_done runs when that and every other
  * batch of the call is back, so nothing of it is left at gRPC when the handle dies.
  *
- * Unary: one batch of everything. Streams: what is known from the start in one batch (one write to the socket), one
- * read at a time, one message out at a time, and the status apart. */
+ * Unary: one batch of everything. Server streams: one batch until the first message, one read at a time after it, and
+ * the status apart. Bidi: the head, each read and each message out in batches of their own. */
 #include <string.h>
 
 #include "core/rpc/core_rpc_internal.h"
@@ -24,7 +24,7 @@ struct core_rpc_client_call {
   struct rpc_tag head_tag, send_tag, read_tag, half_close_tag, status_tag;
   unsigned batches, busy;
   bool reading, sending;
-  bool half_closing, half_closed, read_ended, ended;
+  bool half_closing, read_ended, ended;
   grpc_metadata *metadata;
   size_t metadata_count;
   uint32_t metadata_flags;
@@ -165,6 +165,10 @@ static void client_on_read(struct rpc_tag *tag, bool ok) {
   struct core_rpc_client_call *call = RPC_OWNER(tag, struct core_rpc_client_call, read_tag);
   call->batches--;
   call->reading = false;
+  if (call->kind == CORE_RPC_SERVER_STREAM && call->sending) { /* the first read came with the request */
+    call->sending = false;
+    message_queue_pop(&call->queue);
+  }
   grpc_byte_buffer *incoming = BASE_TAKE(call->incoming);
   if (!ok || incoming == NULL)
     call->read_ended = true;
@@ -193,7 +197,6 @@ static void client_send_next(struct core_rpc_client_call *call) {
 }
 
 static void client_send_half_close(struct core_rpc_client_call *call) {
-  call->half_closed = true;
   grpc_op op = {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT};
   client_start_batch(call, &op, 1, &call->half_close_tag);
 }
@@ -204,13 +207,8 @@ static void client_on_batch(struct core_rpc_client_call *call) {
 }
 
 static void client_on_head(struct rpc_tag *tag, bool ok) {
-  struct core_rpc_client_call *call = RPC_OWNER(tag, struct core_rpc_client_call, head_tag);
   (void)ok; /* a failure shows in the status */
-  if (call->kind == CORE_RPC_SERVER_STREAM) {
-    call->sending = false;
-    message_queue_pop(&call->queue);
-  }
-  client_on_batch(call);
+  client_on_batch(RPC_OWNER(tag, struct core_rpc_client_call, head_tag));
 }
 
 static void client_on_half_close(struct rpc_tag *tag, bool ok) {
@@ -310,21 +308,25 @@ static void client_begin_unary(struct core_rpc_client_call *call) {
   client_start_batch(call, ops, sizeof(ops) / sizeof(ops[0]), &call->status_tag);
 }
 
-static void client_begin_stream(struct core_rpc_client_call *call) {
+static void client_begin_server_stream(struct core_rpc_client_call *call) {
   const grpc_op status = client_op_status(call);
   client_start_batch(call, &status, 1, &call->status_tag);
-  const grpc_op head[] = {
+  const grpc_op ops[] = {
       client_op_head(call),
-      client_op_initial(call),
       {.op = GRPC_OP_SEND_MESSAGE, .data.send_message.send_message = message_queue_first(&call->queue)},
       {.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
+      client_op_initial(call),
+      {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->incoming},
   };
-  if (call->kind == CORE_RPC_SERVER_STREAM) {
-    call->sending = call->half_closing = call->half_closed = true;
-    client_start_batch(call, head, 4, &call->head_tag);
-  } else {
-    client_start_batch(call, head, 2, &call->head_tag);
-  }
+  call->sending = call->reading = true;
+  client_start_batch(call, ops, sizeof(ops) / sizeof(ops[0]), &call->read_tag);
+}
+
+static void client_begin_bidi(struct core_rpc_client_call *call) {
+  const grpc_op status = client_op_status(call);
+  client_start_batch(call, &status, 1, &call->status_tag);
+  const grpc_op head[] = {client_op_head(call), client_op_initial(call)};
+  client_start_batch(call, head, sizeof(head) / sizeof(head[0]), &call->head_tag);
   if (!call->manual_read)
     client_read_next(call);
 }
@@ -367,10 +369,10 @@ struct core_rpc_client_call *client_call_start(struct core_rpc_channel *channel,
     client_start_batch(call, NULL, 0, &call->status_tag); /* comes back at once, by the queue */
     return call;
   }
-  if (request->kind == CORE_RPC_UNARY)
-    client_begin_unary(call);
-  else
-    client_begin_stream(call);
+  static void (*const begin[])(struct core_rpc_client_call *) = {[CORE_RPC_UNARY] = client_begin_unary,
+                                                                 [CORE_RPC_SERVER_STREAM] = client_begin_server_stream,
+                                                                 [CORE_RPC_BIDI] = client_begin_bidi};
+  begin[request->kind](call);
   if (loop->phase == LOOP_CANCELLING)
     core_rpc_client_cancel(call);
   return call;

@@ -238,7 +238,9 @@ struct core_rpc_request {
   int64_t timeout_ms;  /* from now; 0 or less ends at once, INT64_MAX: none (streams only; a unary call has a deadline,
                           TRN-3) */
   bool wait_for_ready; /* waits for the connection until the deadline instead of failing at once */
-  bool manual_read;    /* streams: each message must be asked for with core_rpc_client_read() */
+  bool manual_read; /* streams: each message must be asked for with core_rpc_client_read(), but a server stream's first,
+                       which the start asks for. Who has the last one it wants need not read on: the end comes by itself
+                     */
   const struct core_rpc_metadata *metadata; /* copied */
   size_t metadata_count;
   const struct core_rpc_client_events *events; /* must outlive the call */

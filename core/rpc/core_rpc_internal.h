@@ -11,6 +11,7 @@
 #include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
 #include <pthread.h>
+#include <sys/queue.h>
 
 #include "core/rpc/core_rpc.h"
 #include "core/rpc/post.h"
@@ -64,6 +65,8 @@ struct core_rpc_loop {
   struct core_rpc_timer *grace_timer, *stuck_timer;
   size_t server_calls, client_calls;
   struct core_rpc_call *calls; /* those that handlers own or gRPC still works on */
+  TAILQ_HEAD(, core_rpc_call) unwatched;
+  struct core_rpc_timer *watch_timer; /* while that list is not empty, and once more */
   struct method_slot *methods;
   struct unknown_slot *unknown;
   struct core_rpc_channel *channels;

@@ -247,6 +247,7 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
   gpr_set_log_function(grpc_on_log);
   abseil_tune();
   grpc_init();
+  TAILQ_INIT(&loop->unwatched);
   loop->queue = grpc_completion_queue_create_for_next(NULL);
   server_create(loop);
   loop->wake_channel = grpc_lame_client_channel_create("wake", GRPC_STATUS_UNAVAILABLE, "wake");

@@ -207,8 +207,8 @@ static void call_on_core(void *argument) {
                                            .user = call};
   call->client = client_call_start(connection->channel, &request, question->message);
   if (question->method->server_streaming) {
-    call->credits = STREAM_AHEAD;
-    read_next(call);
+    call->credits = STREAM_AHEAD - 1; /* the start asks for the first */
+    call->reading = true;
   }
 }
 
