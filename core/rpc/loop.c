@@ -8,6 +8,7 @@
  * server is down and no call of ours lives, the post queue is closed; only then the completion queue is shut down and
  * drained. */
 #include "core/rpc/core_rpc_internal.h"
+#include "core/rpc/socket_calls.h"
 
 #include <grpc/support/log.h>
 #include <signal.h>
@@ -269,6 +270,7 @@ void core_rpc_loop_run(struct core_rpc_loop *loop) {
   BASE_CHECK(!loop->started);
   loop->started = true;
   loop_of_this_thread = loop;
+  socket_calls_bursts_set(true);
   server_start(loop);
   for (;;) {
     int64_t due_ms = timer_heap_due_ms(&loop->timers);
@@ -284,6 +286,7 @@ void core_rpc_loop_run(struct core_rpc_loop *loop) {
     if (loop->timers.count > 0 && loop->phase != LOOP_ENDED)
       (void)timer_heap_run(&loop->timers, clock_monotonic_ms());
   }
+  socket_calls_bursts_set(false);
   loop_of_this_thread = NULL;
 }
 

@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/rpc/socket_calls.h"
 #include "sdk/base/test.h"
 
 #ifndef TCP_INQ
@@ -190,6 +193,140 @@ START_TEST(room_made_before_the_watch_began_is_told) {
 }
 END_TEST
 
+/* ---- bursts ---- */
+
+static void bursts_begin(void) {
+  setup();
+  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET), .data.ptr = ends};
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, ends[OURS], &event), 0);
+  socket_calls_bursts_set(true);
+}
+
+static void bursts_end(void) {
+  socket_calls_bursts_set(false);
+  teardown();
+}
+
+static ssize_t send_text(const char *text) {
+  struct iovec piece = {.iov_base = (char *)(uintptr_t)text, .iov_len = strlen(text)};
+  struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+  return sendmsg(ends[OURS], &message, MSG_NOSIGNAL);
+}
+
+static const char *peer_reads(void) {
+  static char text[64];
+  ssize_t count = read(ends[PEER], text, sizeof(text) - 1);
+  text[count < 0 ? 0 : count] = '\0';
+  return text;
+}
+
+START_TEST(the_first_write_of_a_burst_goes_at_once_and_the_others_together) {
+  bursts_begin();
+  for (int round = 0; round < 3; round++) {
+    ck_assert_int_eq(send_text("a"), 1);
+    ck_assert_str_eq(peer_reads(), "a");
+    ck_assert_int_eq(send_text("b"), 1);
+    ck_assert_int_eq(send_text("c"), 1);
+    ck_assert_str_eq(peer_reads(), "");
+    ck_assert_uint_eq(events_now(), 0); /* the wait ends the burst */
+    ck_assert_str_eq(peer_reads(), "bc");
+  }
+  for (int i = 0; i < 10; i++)
+    ck_assert_int_eq(send_text(i == 0 ? "0" : "x"), 1);
+  ck_assert_str_eq(peer_reads(), "0xxxxxxxx"); /* eight together, without a wait */
+  socket_calls_bursts_set(false);
+  ck_assert_str_eq(peer_reads(), "x");
+  ck_assert_int_eq(send_text("y"), 1);
+  ck_assert_int_eq(send_text("z"), 1);
+  ck_assert_str_eq(peer_reads(), "yz"); /* no bursts: each at once */
+  bursts_end();
+}
+END_TEST
+
+START_TEST(the_end_of_a_socket_writes_what_is_pending) {
+  bursts_begin();
+  ck_assert_int_eq(send_text("a"), 1);
+  ck_assert_int_eq(send_text("b"), 1);
+  ck_assert_int_eq(shutdown(ends[OURS], SHUT_WR), 0);
+  ck_assert_str_eq(peer_reads(), "ab");
+  bursts_end();
+  bursts_begin();
+  ck_assert_int_eq(send_text("a"), 1);
+  ck_assert_int_eq(send_text("b"), 1);
+  ck_assert_int_eq(close(ends[OURS]), 0);
+  ck_assert_str_eq(peer_reads(), "ab");
+  bursts_end();
+}
+END_TEST
+
+START_TEST(a_peer_that_is_gone_is_found_out_by_the_next_write) {
+  bursts_begin();
+  ck_assert_int_eq(send_text("a"), 1);
+  ck_assert_int_eq(send_text("b"), 1);
+  close(ends[PEER]);
+  (void)events_now();
+  ck_assert_int_eq(send_text("c"), -1);
+  ck_assert_int_eq(errno, EPIPE);
+  bursts_end();
+}
+END_TEST
+
+static void *send_from_another_thread(void *argument) {
+  ck_assert_int_eq(send_text(argument), 1);
+  return NULL;
+}
+
+START_TEST(another_threads_write_keeps_its_place) {
+  bursts_begin();
+  pthread_t thread;
+  ck_assert_int_eq(send_text("a"), 1);
+  ck_assert_int_eq(send_text("b"), 1);
+  ck_assert_int_eq(pthread_create(&thread, NULL, send_from_another_thread, (char *)(uintptr_t) "c"), 0);
+  ck_assert_int_eq(pthread_join(thread, NULL), 0);
+  ck_assert_int_eq(send_text("d"), 1);
+  ck_assert_uint_eq(events_now(), 0);
+  ck_assert_str_eq(peer_reads(), "abcd");
+  bursts_end();
+}
+END_TEST
+
+/* A numbered stream through a socket that is full most of the time, written in bursts by the rules of gRPC: after
+ * EAGAIN nothing is written until the poller tells. */
+START_TEST(nothing_is_lost_or_overtaken_when_the_socket_is_full) {
+  enum { WORDS = 1000000, WORDS_READ = 700 };
+  bursts_begin();
+  uint32_t sent = 0, seen = 0, words[WORDS_READ], piece_words[3000];
+  bool waits = false;
+  unsigned refusals = 0;
+  while (seen < WORDS) {
+    for (int i = 0; i < 12 && !waits && sent < WORDS; i++) {
+      uint32_t count = 1 + (sent * 7 + (uint32_t)i) % (i == 11 ? 3000 : 400);
+      count = count > WORDS - sent ? WORDS - sent : count;
+      for (uint32_t j = 0; j < count; j++)
+        piece_words[j] = sent + j;
+      struct iovec piece = {.iov_base = piece_words, .iov_len = count * sizeof(uint32_t)};
+      struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+      ssize_t written = sendmsg(ends[OURS], &message, MSG_NOSIGNAL);
+      waits = written < 0;
+      refusals += waits;
+      ck_assert(written >= 0 || errno == EAGAIN);
+      ck_assert_int_eq(written >= 0 ? written % (ssize_t)sizeof(uint32_t) : 0, 0);
+      sent += written > 0 ? (uint32_t)written / (uint32_t)sizeof(uint32_t) : 0;
+    }
+    if (events_now() & EPOLLOUT)
+      waits = false;
+    ssize_t count = read(ends[PEER], words, sizeof(words));
+    ck_assert_int_ge(count, 0);
+    ck_assert_int_eq(count % (ssize_t)sizeof(uint32_t), 0);
+    for (ssize_t i = 0; i < count / (ssize_t)sizeof(uint32_t); i++)
+      ck_assert_uint_eq(words[i], seen++);
+  }
+  ck_assert_uint_gt(refusals, 10);
+  ck_assert_uint_eq(sent, WORDS);
+  bursts_end();
+}
+END_TEST
+
 START_TEST(a_watch_of_anything_else_is_as_it_was_asked_for) {
   setup();
   int pipe_ends[2];
@@ -209,4 +346,7 @@ END_TEST
 TEST_MAIN("core_rpc.socket_calls", a_read_tells_whether_something_may_be_left,
           descriptors_of_a_peer_are_dropped_and_the_bytes_behind_them_are_found, others_sockets_are_as_they_are,
           writability_is_told_only_to_who_waits_for_it, room_made_before_the_watch_began_is_told,
-          a_watch_of_anything_else_is_as_it_was_asked_for)
+          a_watch_of_anything_else_is_as_it_was_asked_for,
+          the_first_write_of_a_burst_goes_at_once_and_the_others_together, the_end_of_a_socket_writes_what_is_pending,
+          a_peer_that_is_gone_is_found_out_by_the_next_write, another_threads_write_keeps_its_place,
+          nothing_is_lost_or_overtaken_when_the_socket_is_full)
