@@ -1,6 +1,8 @@
 /* channel.c: connections to other servers. Retries are off (T12: deadlines stay), connections are not shared between
  * channels, the reconnect back-off is short because the other side is on this machine (T9), and the authority is
  * "localhost", as every gRPC over a Unix socket accepts it. */
+#include <limits.h>
+
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -38,6 +40,10 @@ struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, con
   grpc_arg list[] = {
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_RETRIES, 0),
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
+      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
+      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0), /* never offered, so never used */
+      INTEGER_ARGUMENT(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+      INTEGER_ARGUMENT(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT_MAX),
       INTEGER_ARGUMENT(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
       INTEGER_ARGUMENT(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, min_ms),
       INTEGER_ARGUMENT(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS), /* named so; it bounds one attempt */

@@ -197,6 +197,8 @@ static void server_create(struct core_rpc_loop *loop) {
       INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, options->metadata_max_bytes),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_CONCURRENT_STREAMS, options->in_flight_max),
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
+      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0), /* of answers; compressed requests are inflated */
+      INTEGER_ARGUMENT(GRPC_ARG_HTTP2_BDP_PROBE, 0),                /* a Unix socket has no bandwidth to find out */
   };
 #undef INTEGER_ARGUMENT
   grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
