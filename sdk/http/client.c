@@ -42,7 +42,34 @@ static void on_socket_ready(evutil_socket_t fd, short what, void *context) {
   act(client, fd, ((what & EV_READ) != 0 ? CURL_CSELECT_IN : 0) | ((what & EV_WRITE) != 0 ? CURL_CSELECT_OUT : 0));
 }
 
+/* ---- libcurl's timer ----
+ *
+ * libcurl moves its timer several times for each call, nearly always to a time that never comes. So the event is set
+ * only when it would come too late; when it comes too early, it is set again. */
+
+static void timer_arm(struct http_client *client, int64_t now_us) {
+  int64_t wait_us = client->timer_due_us > now_us ? client->timer_due_us - now_us : 0;
+  struct timeval timeout = {.tv_sec = wait_us / 1000000, .tv_usec = wait_us % 1000000};
+  client->timer_pending_us = client->timer_due_us;
+  evtimer_add(client->timer, &timeout);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *context) {
+  struct http_client *client = context;
+  int64_t now_us = clock_monotonic_us();
+  (void)fd, (void)what;
+  client->timer_pending_us = INT64_MAX;
+  if (client->timer_due_us == INT64_MAX)
+    return;
+  if (client->timer_due_us > now_us) {
+    timer_arm(client, now_us);
+    return;
+  }
+  client->timer_due_us = INT64_MAX; /* libcurl names the next one */
+  act(client, CURL_SOCKET_TIMEOUT, 0);
+}
+
+static void on_begin(evutil_socket_t fd, short what, void *context) {
   (void)fd, (void)what;
   act(context, CURL_SOCKET_TIMEOUT, 0);
 }
@@ -105,11 +132,15 @@ static int set_timer(CURLM *multi, long timeout_ms, void *context) {
   struct http_client *client = context;
   (void)multi;
   if (timeout_ms < 0) {
-    evtimer_del(client->timer);
+    client->timer_due_us = INT64_MAX;
     return 0;
   }
-  struct timeval timeout = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
-  evtimer_add(client->timer, &timeout);
+  if (client->adding)
+    return 0; /* at once, that is: by the begin event, after which libcurl names its next time */
+  int64_t now_us = clock_monotonic_us();
+  client->timer_due_us = now_us + timeout_ms * 1000;
+  if (client->timer_due_us < client->timer_pending_us)
+    timer_arm(client, now_us);
   return 0;
 }
 
@@ -121,8 +152,10 @@ bool client_add(struct http_call *call) {
     return true;
   }
   call->start_late = false;
+  client->adding = true;
   call->added = curl_multi_add_handle(client->multi, call->kept.easy) == CURLM_OK;
-  event_active(client->timer, EV_TIMEOUT, 0); /* begins in this turn of the loop, with all that were added in it */
+  client->adding = false;
+  event_active(client->begin, EV_TIMEOUT, 0); /* in this turn of the loop, with all that were added in it */
   return call->added;
 }
 
@@ -170,7 +203,6 @@ CURL *client_easy_create(struct http_client *client) {
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
   curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-  curl_easy_setopt(easy, CURLOPT_USERAGENT, client->user_agent);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, call_on_socket);
   curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, client_on_close);
   curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, client);
@@ -192,11 +224,14 @@ struct http_client *http_client_create(struct event_base *base, const struct htt
   if (client->egress == NULL)
     client->egress = client->own_egress = http_egress_policy_create(NULL, NULL);
   client->ca_file = options->ca_file != NULL ? base_strdup(options->ca_file) : NULL;
-  client->user_agent = base_strdup(options->user_agent != NULL ? options->user_agent : "gatehouse/" GATEHOUSE_VERSION);
+  client->agent_field = base_asprintf("User-Agent: %s", options->user_agent != NULL ? options->user_agent
+                                                                                    : "gatehouse/" GATEHOUSE_VERSION);
+  client->timer_due_us = client->timer_pending_us = INT64_MAX;
   client->timer = evtimer_new(base, on_timer, client);
+  client->begin = evtimer_new(base, on_begin, client);
   client->kick = evtimer_new(base, on_kick, client);
   client->multi = curl_multi_init();
-  BASE_CHECK(client->timer != NULL && client->kick != NULL && client->multi != NULL);
+  BASE_CHECK(client->timer != NULL && client->begin != NULL && client->kick != NULL && client->multi != NULL);
   TAILQ_INIT(&client->calls);
   CURLM *multi = client->multi;
   curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
@@ -229,10 +264,11 @@ void http_client_free(struct http_client **pointer) {
     socket_forget(&client->sockets[i]);
   base_free(client->sockets);
   event_free(client->timer);
+  event_free(client->begin);
   event_free(client->kick);
   http_egress_policy_free(&client->own_egress);
   base_free(client->ca_file);
-  base_free(client->user_agent);
+  base_free(client->agent_field);
   client->magic = 0;
   base_free(client);
 }

@@ -36,7 +36,7 @@ static void upstream_error(struct error *error, enum error_code code) {
     error->origin = ERROR_ORIGIN_UPSTREAM;
 }
 
-static void on_deadline(evutil_socket_t fd, short what, void *context) {
+static void on_silence(evutil_socket_t fd, short what, void *context) {
   struct http_call *call = context;
   (void)fd, (void)what;
   if (call->cancelled) { /* the kick has not come yet */
@@ -48,13 +48,40 @@ static void on_deadline(evutil_socket_t fd, short what, void *context) {
   call_fail(call, &error);
 }
 
-static void arm(struct event *timer, int64_t wait_ms) {
-  struct timeval timeout = {.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+static int64_t us_of_ms(int64_t ms) {
+  int64_t us;
+  return __builtin_mul_overflow(ms, 1000, &us) ? INT64_MAX : us;
+}
+
+static void arm(struct event *timer, int64_t wait_us) {
+  struct timeval timeout = {.tv_sec = wait_us / 1000000, .tv_usec = wait_us % 1000000};
   event_add(timer, &timeout);
 }
 
+static void arm_deadline(struct http_call *call, int64_t now_us) {
+  call->kept.deadline_pending_us = call->deadline_us;
+  arm(call->kept.deadline, call->deadline_us - now_us);
+}
+
+/* It may be an earlier call's: then this one's is still to come, or nothing is under way. */
+static void on_deadline(evutil_socket_t fd, short what, void *context) {
+  struct http_call *call = context;
+  int64_t now_us = clock_monotonic_us();
+  call->kept.deadline_pending_us = INT64_MAX;
+  if (call->magic != HTTP_CALL_MAGIC)
+    return;
+  if (call->deadline_us > now_us)
+    arm_deadline(call, now_us);
+  else
+    on_silence(fd, what, context);
+}
+
 void call_timers_start(struct http_call *call) {
-  arm(call->kept.deadline, call->request.timeout_ms);
+  int64_t now_us = clock_monotonic_us();
+  if (__builtin_add_overflow(us_of_ms(call->request.timeout_ms), now_us, &call->deadline_us))
+    call->deadline_us = INT64_MAX - 1;
+  if (call->deadline_us < call->kept.deadline_pending_us)
+    arm_deadline(call, now_us);
   call_arm_idle(call);
 }
 
@@ -64,7 +91,7 @@ void call_arm_idle(struct http_call *call) {
   if (call->paused)
     event_del(call->kept.idle);
   else
-    arm(call->kept.idle, call->request.idle_timeout_ms);
+    arm(call->kept.idle, us_of_ms(call->request.idle_timeout_ms));
 }
 
 /* ---- what libcurl asks and tells; nothing here may call libcurl's multi interface ---- */
@@ -212,8 +239,11 @@ static struct http_call *call_create(struct http_client *client) {
                                        .arena = arena_create(1024),
                                        .reply_arena = arena_create(2048),
                                        .deadline = evtimer_new(client->base, on_deadline, call),
-                                       .idle = evtimer_new(client->base, on_deadline, call)};
-  BASE_CHECK(call->kept.deadline != NULL && call->kept.idle != NULL);
+                                       .deadline_pending_us = INT64_MAX,
+                                       .idle = evtimer_new(client->base, on_silence, call),
+                                       .address = curl_url()};
+  BASE_CHECK(call->kept.deadline != NULL && call->kept.idle != NULL && call->kept.address != NULL);
+  curl_easy_setopt(easy, CURLOPT_CURLU, call->kept.address);
   curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
   curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
@@ -226,6 +256,7 @@ static struct http_call *call_create(struct http_client *client) {
 void call_destroy(struct http_call *call) {
   struct http_call_kept *kept = &call->kept;
   curl_easy_cleanup(kept->easy);
+  curl_url_cleanup(kept->address);
   event_free(kept->deadline);
   event_free(kept->idle);
   http_url_clear(&kept->origin);
@@ -254,9 +285,8 @@ static void buffer_empty(struct buf *buffer) {
 
 /* Fields and body may hold a credential, and their memory may wait long for its next use. */
 static void request_wipe(struct http_call *call) {
-  struct http_client_request *request = &call->request;
-  for (size_t i = 0; request->headers != NULL && i < request->header_count; i++)
-    explicit_bzero((char *)(uintptr_t)request->headers[i].value, strlen(request->headers[i].value));
+  for (size_t i = 0; i < call->field_count; i++)
+    explicit_bzero(call->fields[i].line.data, call->fields[i].length);
   if (call->kept.request_body.data != NULL)
     explicit_bzero(call->kept.request_body.data, call->kept.request_body.length);
 }
@@ -268,12 +298,10 @@ void call_free(struct http_call *call) {
   leave_multi(call);
   TAILQ_REMOVE(&client->calls, call, link);
   client->call_count--;
-  event_del(kept->deadline);
-  event_del(kept->idle);
+  if (call->request.idle_timeout_ms > 0)
+    event_del(kept->idle);
   curl_easy_setopt(kept->easy, CURLOPT_HTTPHEADER, NULL); /* nothing of the finished call stays referenced */
   curl_easy_setopt(kept->easy, CURLOPT_POSTFIELDS, NULL);
-  curl_slist_free_all(call->fields);
-  base_free(call->url);
   request_wipe(call);
   buffer_empty(&kept->request_body);
   buffer_empty(&kept->body);
@@ -288,8 +316,6 @@ void call_free(struct http_call *call) {
 
 static void finish(struct http_call *call, const struct error *error) {
   leave_multi(call);
-  event_del(call->kept.deadline);
-  event_del(call->kept.idle);
   call->response.url = call->url;
   call->response.body = &call->kept.body;
   if (call->kept.body.data == NULL)
@@ -327,7 +353,9 @@ static bool follow(struct http_call *call, struct error *error) {
   if (status == 303 || ((status == 301 || status == 302) && was_post))
     call->body_dropped = true;
   char *target = http_url_resolve(call->url, http_client_response_header(&call->response, "location"), error);
-  if (target == NULL || !setup_set_url(call, target, error))
+  bool ok = target != NULL && setup_set_url(call, target, error);
+  base_free(target);
+  if (!ok)
     return false;
   call->response.redirects++;
   call->response.status = 0;

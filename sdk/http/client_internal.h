@@ -40,8 +40,11 @@ struct http_client {
   uint32_t magic;
   struct event_base *base;
   CURLM *multi;
-  struct event *timer; /* libcurl's own */
-  struct event *kick;  /* postponed work */
+  struct event *timer;      /* libcurl's own; never taken back: it may come too early and is then set again */
+  int64_t timer_due_us;     /* when libcurl wants to be called; INT64_MAX: not at all */
+  int64_t timer_pending_us; /* when the timer comes; INT64_MAX: it is not set */
+  struct event *begin;      /* what was added begins, all of one turn of the loop together */
+  struct event *kick;       /* postponed work */
   struct http_call_list calls;
   size_t call_count;
   struct http_call *kept[HTTP_CALLS_KEPT_MAX]; /* finished, for the next ones */
@@ -51,8 +54,9 @@ struct http_client {
   const struct http_egress_policy *egress;
   struct http_egress_policy *own_egress;
   char *ca_file;
-  char *user_agent;
-  unsigned inside; /* libcurl is on the stack */
+  char *agent_field; /* "User-Agent: …" */
+  unsigned inside;   /* libcurl is on the stack */
+  bool adding;       /* a call is being added: the begin event follows */
 };
 
 /* What a call keeps for the next one. */
@@ -63,20 +67,40 @@ struct http_call_kept {
   struct arena *reply_arena; /* response fields of the current hop */
   struct buf request_body;
   struct buf body;
-  struct event *deadline;
+  struct event *deadline;      /* as lazy as the client's timer: it stays set from call to call */
+  int64_t deadline_pending_us; /* when it comes; INT64_MAX: it is not set */
   struct event *idle;
   struct http_url origin; /* of the current hop: allowed by the policy; no path, no query */
   char *origin_text;      /* as it was written: "http://host:port"; NULL: none yet */
   size_t origin_length;
+  CURLU *address;         /* what libcurl connects to: the origin, or the whole URL when it has to be encoded */
+  bool address_is_origin; /* the request target is given apart */
+  bool decompress;        /* as the easy handle has it */
 };
+
+/* A field of the request as libcurl takes it; in the arena. */
+struct http_call_field {
+  struct curl_slist line; /* linked anew for each hop */
+  size_t length;
+  bool is_private; /* not for another origin */
+  bool is_content; /* about the body */
+};
+
+#define HTTP_CALL_OWN_FIELDS 4 /* agent, encodings, and two of libcurl's own that are kept away */
 
 struct http_call {
   uint32_t magic;
   TAILQ_ENTRY(http_call) link;
   struct http_call_kept kept;
-  struct http_client_request request; /* pointers into the arena; data callbacks */
-  char *url;                          /* of the current hop */
-  struct curl_slist *fields;
+  struct http_client_request request; /* pointers into the arena; data callbacks; the fields are below */
+  int64_t deadline_us;
+  const char *url; /* of the current hop; in the arena */
+  struct http_call_field *fields;
+  size_t field_count;
+  struct curl_slist own_fields[HTTP_CALL_OWN_FIELDS];
+  bool has_agent; /* the request brings its own */
+  bool has_encoding;
+  bool has_type;
   struct http_client_response response;
   struct http_header *reply_headers;
   size_t reply_header_capacity;
@@ -106,8 +130,8 @@ bool client_add(struct http_call *call);
 
 /* client_setup.c */
 bool setup_copy_request(struct http_call *call, const struct http_client_request *request, struct error *err);
-bool setup_set_url(struct http_call *call, char *url, struct error *err); /* takes url */
-bool setup_easy(struct http_call *call);                                  /* every option of this hop */
+bool setup_set_url(struct http_call *call, const char *url, struct error *err); /* copies url */
+bool setup_easy(struct http_call *call);                                        /* every option of this hop */
 
 /* client_call.c */
 struct http_call *call_take(struct http_client *client);    /* a kept one or a new one, among the client's calls */

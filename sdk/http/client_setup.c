@@ -47,6 +47,36 @@ static void default_size(size_t *value, size_t otherwise) {
     *value = otherwise;
 }
 
+/* The fields as lines for libcurl, in the arena. */
+static void copy_fields(struct http_call *call, const struct http_client_request *request) {
+  call->fields = arena_alloc(call->kept.arena, (request->header_count + 1) * sizeof(*call->fields));
+  call->field_count = request->header_count;
+  for (size_t i = 0; i < request->header_count; i++) {
+    const struct http_header *header = &request->headers[i];
+    size_t name_length = strlen(header->name), value_length = strlen(header->value);
+    char *line = arena_alloc(call->kept.arena, name_length + 2 + value_length + 1), *end = line + name_length;
+    memcpy(line, header->name, name_length);
+    if (value_length == 0) {
+      *end++ = ';'; /* libcurl's form of an empty field */
+    } else {
+      *end++ = ':';
+      *end++ = ' ';
+      memcpy(end, header->value, value_length);
+      end += value_length;
+    }
+    *end = '\0';
+    call->fields[i] = (struct http_call_field){
+        .line = {.data = line},
+        .length = (size_t)(end - line),
+        .is_private = i < request->private_header_count || IS_IN(header->name, credential_fields),
+        .is_content = strncasecmp(header->name, "content-", 8) == 0,
+    };
+    call->has_agent = call->has_agent || strcasecmp(header->name, "user-agent") == 0;
+    call->has_encoding = call->has_encoding || strcasecmp(header->name, "accept-encoding") == 0;
+    call->has_type = call->has_type || strcasecmp(header->name, "content-type") == 0;
+  }
+}
+
 bool setup_copy_request(struct http_call *call, const struct http_client_request *request, struct error *err) {
   const char *method = request->method != NULL ? request->method : request->body_bytes > 0 ? "POST" : "GET";
   if (!http_token_is_valid(method, strlen(method)) || strcmp(method, "CONNECT") == 0)
@@ -56,17 +86,14 @@ bool setup_copy_request(struct http_call *call, const struct http_client_request
   struct http_client_request *copy = &call->request;
   *copy = *request;
   copy->method = arena_strdup(call->kept.arena, method);
-  struct http_header *headers = arena_alloc(call->kept.arena, (request->header_count + 1) * sizeof(*headers));
-  for (size_t i = 0; i < request->header_count; i++)
-    headers[i] = (struct http_header){arena_strdup(call->kept.arena, request->headers[i].name),
-                                      arena_strdup(call->kept.arena, request->headers[i].value)};
-  copy->headers = headers;
+  copy_fields(call, request);
+  copy->headers = NULL; /* the caller's */
   buf_append(&call->kept.request_body, request->body, request->body_bytes);
   default_i64(&copy->timeout_ms, TIMEOUT_DEFAULT_MS);
   default_i64(&copy->connect_timeout_ms, CONNECT_TIMEOUT_DEFAULT_MS);
   default_size(&copy->response_bytes_max, RESPONSE_BYTES_DEFAULT);
   default_size(&copy->response_header_bytes_max, RESPONSE_HEADER_BYTES_DEFAULT);
-  bool ok = setup_set_url(call, base_strdup(request->url), err);
+  bool ok = setup_set_url(call, request->url, err);
   call->cross_origin = false; /* the kept origin was that of another request */
   return ok;
 }
@@ -77,84 +104,93 @@ static size_t origin_length(const char *url) {
   return authority == NULL ? 0 : (size_t)(authority - url) + 3 + strcspn(authority + 3, "/?#");
 }
 
-/* Whether the URL begins as the one before it did, which was read, judged and allowed: scheme, host and port follow
- * from these bytes alone. What comes behind them has to be fit for a URL. */
-static bool same_as_before(const struct http_call_kept *kept, const char *url) {
-  if (kept->origin_text == NULL || strncmp(url, kept->origin_text, kept->origin_length) != 0)
+/* Whether what comes behind the origin can be sent as it is written: a path, perhaps a query, nothing to encode and
+ * nothing to leave away. */
+static bool is_plain_target(const char *target) {
+  if (*target != '/')
     return false;
-  const char *rest = url + kept->origin_length;
-  if (*rest != '/')
-    return false;
-  for (; *rest != '\0'; rest++)
-    if ((unsigned char)*rest <= 0x20 || *rest == 0x7f || *rest == '\\')
+  for (; *target != '\0'; target++)
+    if ((unsigned char)*target <= 0x20 || (unsigned char)*target >= 0x7f || *target == '\\' || *target == '#')
       return false;
   return true;
 }
 
-bool setup_set_url(struct http_call *call, char *url, struct error *err) {
-  struct http_call_kept *kept = &call->kept;
-  if (same_as_before(kept, url)) {
-    base_free(call->url);
-    call->url = url;
+/* Whether the URL begins as the one before it did, which was read, judged and allowed: scheme, host and port follow
+ * from these bytes alone. */
+static bool same_as_before(const struct http_call_kept *kept, const char *url) {
+  return kept->origin_text != NULL && strncmp(url, kept->origin_text, kept->origin_length) == 0 &&
+         is_plain_target(url + kept->origin_length);
+}
+
+/* Tells libcurl where to connect to. */
+static bool set_address(struct http_call_kept *kept, const char *url, bool is_origin, struct error *err) {
+  kept->address_is_origin = is_origin;
+  if (curl_url_set(kept->address, CURLUPART_URL, url, CURLU_PATH_AS_IS) == CURLUE_OK)
     return true;
-  }
+  base_free(BASE_TAKE(kept->origin_text)); /* so that the next URL is read and judged, whatever the address is now */
+  return error_set(err, ERR_HTTP_URL_INVALID, NULL);
+}
+
+static bool keep_origin(struct http_call *call, struct http_url *parsed, const char *url) {
+  struct http_call_kept *kept = &call->kept;
+  if (kept->origin.host != NULL && !http_url_same_origin(&kept->origin, parsed))
+    call->cross_origin = true; /* for good: coming back does not bring the credentials back */
+  base_free(BASE_TAKE(parsed->path));
+  base_free(BASE_TAKE(parsed->query));
+  http_url_clear(&kept->origin);
+  kept->origin = *parsed;
+  base_free(kept->origin_text);
+  kept->origin_length = origin_length(url);
+  kept->origin_text = base_strndup(url, kept->origin_length);
+  return is_plain_target(url + kept->origin_length);
+}
+
+bool setup_set_url(struct http_call *call, const char *url, struct error *err) {
+  struct http_call_kept *kept = &call->kept;
+  call->url = arena_strdup(call->kept.arena, url);
+  if (same_as_before(kept, call->url))
+    return kept->address_is_origin || set_address(kept, kept->origin_text, true, err);
   struct http_url parsed;
-  if (!http_url_parse(url, &parsed, err)) {
-    base_free(url);
+  if (!http_url_parse(url, &parsed, err))
     return false;
-  }
   bool ok = parsed.has_credentials ? error_set(err, ERR_HTTP_URL_INVALID, "A URL must not carry credentials.")
                                    : http_egress_check_url(kept->client->egress, &parsed, err);
   if (!ok) {
     http_url_clear(&parsed);
-    base_free(url);
     return false;
   }
-  if (kept->origin.host != NULL && !http_url_same_origin(&kept->origin, &parsed))
-    call->cross_origin = true; /* for good: coming back does not bring the credentials back */
-  base_free(BASE_TAKE(parsed.path));
-  base_free(BASE_TAKE(parsed.query));
-  http_url_clear(&kept->origin);
-  kept->origin = parsed;
-  base_free(kept->origin_text);
-  kept->origin_length = origin_length(url);
-  kept->origin_text = base_strndup(url, kept->origin_length);
-  base_free(call->url);
-  call->url = url;
-  return true;
+  bool is_plain = keep_origin(call, &parsed, url);
+  return set_address(kept, is_plain ? kept->origin_text : url, is_plain, err);
 }
 
-static void append(struct curl_slist **list, const char *line) {
-  struct curl_slist *longer = curl_slist_append(*list, line);
-  BASE_CHECK(longer != NULL); /* out of memory */
-  *list = longer;
-}
-
-static struct curl_slist *build_fields(struct http_call *call, bool has_body) {
-  struct curl_slist *list = NULL;
-  struct buf line = {0};
-  bool has_type = false;
-  for (size_t i = 0; i < call->request.header_count; i++) {
-    const struct http_header *header = &call->request.headers[i];
-    bool is_type = strncasecmp(header->name, "content-", 8) == 0;
-    bool is_private = i < call->request.private_header_count || IS_IN(header->name, credential_fields);
-    if ((call->cross_origin && is_private) || (call->body_dropped && is_type))
+/* The fields of this hop, linked. */
+static struct curl_slist *link_fields(struct http_call *call, bool has_body) {
+  static char encodings[] = "Accept-Encoding: gzip, deflate";
+  static char expect[] = "Expect:", type[] = "Content-Type:"; /* libcurl adds none of its own */
+  struct curl_slist *first = NULL, **end = &first;
+  const struct {
+    char *line;
+    bool is_wanted;
+  } own[HTTP_CALL_OWN_FIELDS] = {{call->kept.client->agent_field, !call->has_agent},
+                                 {encodings, call->request.decompress && !call->has_encoding},
+                                 {expect, has_body},
+                                 {type, has_body && !call->has_type}};
+  for (size_t i = 0; i < HTTP_CALL_OWN_FIELDS; i++) {
+    if (!own[i].is_wanted)
       continue;
-    has_type = has_type || strcasecmp(header->name, "content-type") == 0;
-    buf_clear(&line);
-    if (header->value[0] == '\0')
-      buf_printf(&line, "%s;", header->name); /* libcurl's form of an empty field */
-    else
-      buf_printf(&line, "%s: %s", header->name, header->value);
-    append(&list, line.data);
+    call->own_fields[i].data = own[i].line;
+    *end = &call->own_fields[i];
+    end = &call->own_fields[i].next;
   }
-  buf_free(&line);
-  if (has_body) {
-    append(&list, "Expect:");
-    if (!has_type)
-      append(&list, "Content-Type:");
+  for (size_t i = 0; i < call->field_count; i++) {
+    struct http_call_field *field = &call->fields[i];
+    if ((call->cross_origin && field->is_private) || (call->body_dropped && field->is_content))
+      continue;
+    *end = &field->line;
+    end = &field->line.next;
   }
-  return list;
+  *end = NULL;
+  return first;
 }
 
 bool setup_easy(struct http_call *call) {
@@ -163,9 +199,8 @@ bool setup_easy(struct http_call *call) {
   bool is_post = strcmp(method, "POST") == 0;
   bool has_body = !call->body_dropped && (call->kept.request_body.length > 0 || is_post);
   bool head = strcmp(method, "HEAD") == 0;
-  curl_slist_free_all(call->fields);
-  call->fields = build_fields(call, has_body);
-  CURLcode code = curl_easy_setopt(easy, CURLOPT_URL, call->url);
+  CURLcode code = curl_easy_setopt(easy, CURLOPT_REQUEST_TARGET,
+                                   call->kept.address_is_origin ? call->url + call->kept.origin_length : NULL);
   if (head) {
     curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
@@ -179,9 +214,12 @@ bool setup_easy(struct http_call *call) {
     curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
                      call->kept.request_body.data != NULL ? call->kept.request_body.data : "");
   }
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->fields);
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, link_fields(call, has_body));
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->request.connect_timeout_ms);
-  curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, call->request.decompress ? "gzip, deflate" : NULL);
+  if (call->request.decompress != call->kept.decompress) {
+    call->kept.decompress = call->request.decompress;
+    curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, call->kept.decompress ? "gzip, deflate" : NULL);
+  }
   call->sent = false;
   return code == CURLE_OK;
 }

@@ -145,6 +145,11 @@ START_TEST(bad_requests_are_refused_at_once) {
   ck_assert(!begin(&rig, "/", (struct http_client_request){.method = "G T"}, &o, &err));
   ck_assert(!begin(&rig, "/", (struct http_client_request){.url = "file:///etc/passwd"}, &o, &err));
   ck_assert(error_is(&err, ERR_HTTP_URL_INVALID));
+  static const char *const slashes[] = {"http:/127.0.0.1/", "http:///127.0.0.1/", "http://?x", "http://"};
+  for (size_t i = 0; i < sizeof(slashes) / sizeof(slashes[0]); i++) {
+    ck_assert(!begin(&rig, "/", (struct http_client_request){.url = slashes[i]}, &o, &err));
+    ck_assert(error_is(&err, ERR_HTTP_URL_INVALID));
+  }
   ck_assert(!begin(&rig, "/", (struct http_client_request){.url = "http://u:p@127.0.0.1/"}, &o, &err));
   ck_assert(error_is(&err, ERR_HTTP_URL_INVALID));
   outcome_free(&o);
@@ -264,6 +269,64 @@ START_TEST(limits_and_deadlines_hold) {
 }
 END_TEST
 
+static void run_in_vain(struct rig *rig, struct http_client_request request, struct outcome *o) {
+  unsigned closes = rig->f.closes;
+  run(rig, "/pending", request, o);
+  ck_assert(error_is(&o->error, ERR_HTTP_UPSTREAM_TIMEOUT));
+  ck_assert(TURN_UNTIL(&rig->f, rig->f.closes == closes + 1));
+  http_request_abort(rig->f.pending);
+}
+
+/* The timer of a kept call stays set for the call before. */
+START_TEST(each_call_has_its_own_deadline) {
+  struct rig rig;
+  rig_open(&rig, true);
+  struct outcome o = {0};
+  run(&rig, "/", (struct http_client_request){.timeout_ms = 50}, &o);
+  int64_t began_ms = clock_monotonic_ms();
+  run_in_vain(&rig, (struct http_client_request){.timeout_ms = 150}, &o); /* later than what is set */
+  ck_assert_int_ge(clock_monotonic_ms() - began_ms, 140);
+  run(&rig, "/", (struct http_client_request){.timeout_ms = 60000}, &o);
+  began_ms = clock_monotonic_ms();
+  run_in_vain(&rig, (struct http_client_request){.timeout_ms = 50}, &o); /* sooner */
+  ck_assert_int_lt(clock_monotonic_ms() - began_ms, 4000);
+  run(&rig, "/", (struct http_client_request){.timeout_ms = INT64_MAX, .idle_timeout_ms = INT64_MAX}, &o);
+  ck_assert_int_eq(o.status, 200);
+  run_in_vain(&rig, (struct http_client_request){.idle_timeout_ms = 50}, &o);
+  outcome_free(&o);
+  rig_close(&rig);
+}
+END_TEST
+
+/* A target is sent as it is written, or through libcurl's URL when something has to be encoded or left away. */
+START_TEST(targets_of_every_kind_reach_the_upstream) {
+  static const struct {
+    const char *path;
+    int status;
+    const char *seen;
+  } targets[] = {
+      {"/describe?q=1", 200, "GET|/describe|q=1|"},
+      {"/describe?q=2#part", 200, "GET|/describe|q=2|"},
+      {"/describe", 200, "GET|/describe||"},
+      {"/x/../describe", 400, "{"}, /* our server takes no dots, so it has seen them */
+      {"/describe?q=%2F&z", 200, "GET|/describe|q=%2F&z|"},
+      {"", 200, "hello"},
+      {"/caf\xc3\xa9", 200, "hello"},
+      {"/describe?q=3", 200, "GET|/describe|q=3|"},
+  };
+  struct rig rig;
+  rig_open(&rig, true);
+  struct outcome o = {0};
+  for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+    run(&rig, targets[i].path, (struct http_client_request){0}, &o);
+    ck_assert_msg(o.status == targets[i].status && strncmp(o.body.data, targets[i].seen, strlen(targets[i].seen)) == 0,
+                  "%s: %d %s", targets[i].path, o.status, o.body.data);
+  }
+  outcome_free(&o);
+  rig_close(&rig);
+}
+END_TEST
+
 START_TEST(streams_pause_and_resume) {
   struct rig rig;
   rig_open(&rig, true);
@@ -342,5 +405,5 @@ END_TEST
 
 TEST_MAIN("http.client", methods_and_bodies, bad_requests_are_refused_at_once,
           a_kept_call_remembers_nothing_but_its_origin, the_policy_holds_for_names_at_connect_time,
-          redirects_are_followed_counted_and_checked, limits_and_deadlines_hold, streams_pause_and_resume,
-          cancel_is_silent, python_server_answers)
+          redirects_are_followed_counted_and_checked, limits_and_deadlines_hold, each_call_has_its_own_deadline,
+          targets_of_every_kind_reach_the_upstream, streams_pause_and_resume, cancel_is_silent, python_server_answers)

@@ -41,8 +41,6 @@
   X(CURLMcode, curl_multi_socket_action, (CURLM * multi, curl_socket_t fd, int what, int *running),                    \
     (multi, fd, what, running))                                                                                        \
   X(CURLMsg *, curl_multi_info_read, (CURLM * multi, int *left), (multi, left))                                        \
-  X(struct curl_slist *, curl_slist_append, (struct curl_slist * list, const char *text), (list, text))                \
-  X(void, curl_slist_free_all, (struct curl_slist * list), (list))                                                     \
   X(void, curl_free, (void *memory), (memory))                                                                         \
   X(CURLU *, curl_url, (void), ())                                                                                     \
   X(void, curl_url_cleanup, (CURLU * url), (url))                                                                      \

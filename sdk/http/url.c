@@ -61,8 +61,17 @@ static bool read_parts(CURLU *handle, struct http_url *url) {
   return ok;
 }
 
+/* "scheme://" and then an authority. libcurl also takes one slash or three, and finds the host behind them: what others
+ * read as a path. */
+static bool has_authority(const char *text) {
+  size_t scheme = strcspn(text, ":/?#");
+  return strncmp(text + scheme, "://", 3) == 0 && strcspn(text + scheme + 3, "/?#") > 0;
+}
+
 bool http_url_parse(const char *text, struct http_url *url, struct error *err) {
   *url = (struct http_url){0};
+  if (!has_authority(text))
+    return error_set(err, ERR_HTTP_URL_INVALID, NULL);
   for (const char *at = text; *at != '\0'; at++)
     if ((unsigned char)*at <= 0x20 || *at == 0x7f || *at == '\\')
       return error_set(err, ERR_HTTP_URL_INVALID, NULL);
