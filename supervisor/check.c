@@ -55,7 +55,5 @@ bool supervisor_check(const struct config *config) {
     ok &= check_user(module->id, module->user, module->group);
     check_protections(module);
   }
-  log_event(LOG_WARN, "supervisor",
-            "no seccomp filter, namespaces or cgroup limits are applied to modules in this version");
   return ok;
 }

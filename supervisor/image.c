@@ -17,6 +17,12 @@
 
 #define PATH_STANDARD "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true /* shadow memory is terabytes of address space */
+#else
+#define SANITIZED false
+#endif
+
 extern char **environ;
 
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "fatal"};
@@ -262,11 +268,25 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   for (size_t i = 0; i < module->env.count; i++)
     add(image, &count, base_asprintf("%s=%s", module->env.items[i].key, module->env.items[i].value));
   add_limit(image, RLIMIT_NOFILE, module->rlimit_open_files, false);
-  add_limit(image, RLIMIT_NPROC, module->rlimit_processes, false);
-  add_limit(image, RLIMIT_AS, module->rlimit_address_space_bytes, false);
+  if (image->change_user) /* else it would count the processes of whoever started the gateway */
+    add_limit(image, RLIMIT_NPROC, module->rlimit_processes, false);
+  if (!SANITIZED)
+    add_limit(image, RLIMIT_AS, module->rlimit_address_space_bytes, false);
+  add_limit(image, RLIMIT_FSIZE, module->rlimit_file_size_bytes, false);
   add_limit(image, RLIMIT_CORE, module->rlimit_core_bytes, true);
   image->umask =
       image->user == supervisor->children[0].image.user ? 0077 : 0007; /* the core reaches sockets by group */
+  sandbox_prepare(&image->sandbox, &(struct sandbox_wish){.config = config,
+                                                          .module = module,
+                                                          .program = image->path,
+                                                          .directory = image->directory,
+                                                          .notify_path = supervisor->notify_path,
+                                                          .arguments = image->arguments,
+                                                          .environment = image->environment,
+                                                          .changes_user = image->change_user,
+                                                          .user = image->user,
+                                                          .group = image->group,
+                                                          .core_user = supervisor->children[0].image.user});
 }
 
 void image_free(struct spawn_image *image) {
@@ -278,4 +298,5 @@ void image_free(struct spawn_image *image) {
   base_free(image->environment);
   base_free(image->path);
   base_free(image->directory);
+  sandbox_free(&image->sandbox);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
@@ -65,7 +66,7 @@ static bool set_limits(const struct spawn_image *image) {
   return true;
 }
 
-/* Emptying the bounding set is enough: an exec as root then gains nothing either. Refused when we are not root: then
+/* The bounding and ambient sets; after them an exec as root gains nothing either. Refused when we are not root: then
  * there are none to drop. */
 static bool drop_capabilities(const struct spawn_image *image) {
   if (!image->drop_capabilities)
@@ -75,6 +76,13 @@ static bool drop_capabilities(const struct spawn_image *image) {
     if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
       return errno == EPERM;
   return true;
+}
+
+/* The other three sets, which the change of user has emptied already where it left root. */
+static bool clear_capabilities(const struct spawn_image *image) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  const struct __user_cap_data_struct none[2] = {0};
+  return !image->drop_capabilities || syscall(SYS_capset, &header, none) == 0;
 }
 
 /* The raw calls: libc's would look for threads to synchronise with. */
@@ -107,6 +115,13 @@ static int run_child(void *argument) {
   reset_signals();
   if (setsid() < 0)
     return fail(task, "session");
+  const char *step = sandbox_enter(&image->sandbox);
+  if (step)
+    return fail(task, step);
+  if (image->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return fail(task, "no_new_privileges");
+  if (!sandbox_restrict_files(&image->sandbox))
+    return fail(task, "landlock");
   if (!set_descriptors(image))
     return fail(task, "descriptors");
   if (!set_limits(image))
@@ -115,8 +130,8 @@ static int run_child(void *argument) {
     return fail(task, "capabilities");
   if (!set_user(image))
     return fail(task, "user");
-  if (image->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-    return fail(task, "no_new_privileges");
+  if (!clear_capabilities(image))
+    return fail(task, "capabilities");
   if (!die_with(task->parent))
     return fail(task, "parent death signal");
   if (chdir(image->directory) != 0)
@@ -125,6 +140,8 @@ static int run_child(void *argument) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
+  if (!sandbox_seal(&image->sandbox, getpid()))
+    return fail(task, "seccomp");
   execve(image->path, image->arguments, image->environment);
   return fail(task, "exec");
 }

@@ -14,9 +14,11 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "supervisor/sandbox.h"
+
 #define SPAWN_INHERIT_MAX 16
 #define SPAWN_GROUPS_MAX 64
-#define SPAWN_LIMITS_MAX 4
+#define SPAWN_LIMITS_MAX 6
 /* Descriptors of the supervisor that children inherit are kept above this number, out of the way of 3, 4, … */
 #define SPAWN_DESCRIPTOR_MIN 64
 
@@ -44,6 +46,7 @@ struct spawn_image {
   struct spawn_limit limits[SPAWN_LIMITS_MAX];
   unsigned limit_count;
   bool no_new_privileges, drop_capabilities;
+  struct sandbox sandbox;
 };
 
 #define SPAWN_SLOT_BYTES 24 /* digits of a slot */

@@ -21,6 +21,14 @@
 enum config_store_backend { CONFIG_STORE_SQLITE, CONFIG_STORE_MEMORY };
 enum config_durability { CONFIG_DURABILITY_FULL, CONFIG_DURABILITY_NORMAL, CONFIG_DURABILITY_NONE };
 enum config_ready_by { CONFIG_READY_BY_CORE, CONFIG_READY_BY_NOTIFY };
+enum config_sandbox_profile {
+  CONFIG_SANDBOX_AUTO,
+  CONFIG_SANDBOX_MCP,
+  CONFIG_SANDBOX_REST,
+  CONFIG_SANDBOX_CONSOLE,
+  CONFIG_SANDBOX_GENERIC,
+  CONFIG_SANDBOX_SCRIPT
+};
 enum config_restart { CONFIG_RESTART_ALWAYS, CONFIG_RESTART_ON_FAILURE, CONFIG_RESTART_NEVER };
 
 struct config_list {
@@ -110,6 +118,11 @@ void config_problem_format(const struct config_problem *problem, struct buf *tar
 /* By id or name; NULL when there is none. */
 const struct config_module *config_module_find(const struct config *config, const char *id);
 const struct config_listener *config_listener_find(const struct config *config, const char *name);
+
+/* Number of a system call by its name; -1: this machine has none of that name. config_call_last: the highest number
+ * that was known when this was built. */
+int config_call_number(const char *name);
+int config_call_last(void);
 
 /* The overrides in force (environment and --set), one "key=value" a line, for GATEHOUSE_SET of a child that reads the
  * same configuration. The caller frees with base_free. */

@@ -38,6 +38,31 @@ static void check_listener(const struct config *config, size_t index, struct con
   }
 }
 
+static void check_paths(const struct config *config, struct config_problems *problems, const struct element *element,
+                        const char *member, const struct config_list *paths) {
+  for (size_t i = 0; i < paths->count; i++)
+    if (paths->items[i][0] != '/' || strstr(paths->items[i], "/../") || str_equal(paths->items[i], "/"))
+      report(config, problems, element, member, "must be an absolute path below /, without ..:", paths->items[i]);
+}
+
+static void check_sandbox(const struct config *config, const struct config_module *module,
+                          struct config_problems *problems, const struct element *element) {
+  uint64_t port;
+  check_paths(config, problems, element, "sandbox.read", &module->sandbox_read);
+  check_paths(config, problems, element, "sandbox.write", &module->sandbox_write);
+  for (size_t i = 0; i < module->sandbox_calls.count; i++)
+    if (config_call_number(module->sandbox_calls.items[i]) < 0)
+      report(config, problems, element, "sandbox.calls", "no such system call here:", module->sandbox_calls.items[i]);
+  for (size_t i = 0; i < module->sandbox_connect.count; i++) {
+    const char *text = module->sandbox_connect.items[i];
+    bool word = str_equal(text, "any") || str_equal(text, "none");
+    if (word && module->sandbox_connect.count > 1)
+      report(config, problems, element, "sandbox.connect", "stands alone:", text);
+    else if (!word && (!str_parse_u64(text, &port) || port < 1 || port > 65535))
+      report(config, problems, element, "sandbox.connect", "not a TCP port, any or none:", text);
+  }
+}
+
 static void check_module(const struct config *config, size_t index, struct config_problems *problems) {
   const struct config_module *module = &config->modules[index];
   struct element element = {"modules", index, module->line, module->column};
@@ -57,6 +82,7 @@ static void check_module(const struct config *config, size_t index, struct confi
     if (str_starts_with(module->env.items[i].key, "GATEHOUSE_") ||
         str_starts_with(module->env.items[i].key, "LISTEN_") || str_equal(module->env.items[i].key, "NOTIFY_SOCKET"))
       report(config, problems, &element, "env", "this variable belongs to the supervisor:", module->env.items[i].key);
+  check_sandbox(config, module, problems, &element);
   size_t path_bytes = strlen(config->run_dir) + strlen("/modules//runtime.sock") + strlen(module->id);
   if (path_bytes > SOCKET_PATH_BYTES_MAX)
     report(config, problems, &element, "id", "run_dir and id together make socket paths too long for", module->id);

@@ -41,9 +41,15 @@ def module_id(behaviour):
     return behaviour.replace("_", "-")
 
 
+def sandbox(behaviour, directory, stubs):
+    """What a Python program needs beside its profile. The probes are for the core's own refusals: nothing else stands in their way."""
+    return {"read": [str(stubs)], "write": [str(directory)], "profile": "script" if behaviour == "http_json" else "generic",
+            "mount_view": behaviour != "probes"}
+
+
 def configured(behaviour, directory, stubs, **more):
     return {"id": module_id(behaviour), "family": "echo", "binary": str(PYMODULE), "args": [behaviour],
-            "start_timeout_ms": START_TIMEOUT_MS, **more,
+            "start_timeout_ms": START_TIMEOUT_MS, "sandbox": sandbox(behaviour, directory, stubs), **more,
             "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(directory / module_id(behaviour))}}
 
 

@@ -24,14 +24,14 @@ def test_it_links_nothing_that_it_may_not():
 
 
 def test_lif_1_a_module_starts_when_the_core_says_so_and_is_told_all_it_needs():
-    with Stack([module("web", "report", "../../../report", "ready", "serve", listeners=["web", "other"],
+    with Stack([module("web", "report", "report", "ready", "serve", listeners=["web", "other"],
                        env={"EXTRA": "yes"}, rlimits={"open_files": 77})], listeners=["web", "other"],
                env={"SECRET_OF_THE_SHELL": "x"}) as stack:
         core = stack.core()
         assert core.list["web"]["state"] == DOWN and core.list["core"]["state"] == STARTING
         spawned = core.start("web")
         assert core.until("Notified")["ready"] == 1
-        report = stack.read("report")
+        report = stack.read("run/modules/web/report")
         env = dict(item.split("=", 1) for item in report["env"])
         assert env.pop("PATH") and env.pop("LANG") == "C.UTF-8"
         assert env == {"GATEHOUSE_RUN": str(stack.run), "GATEHOUSE_MODULE_ID": "web", "EXTRA": "yes",
@@ -204,7 +204,7 @@ def test_a_stopped_process_is_stopped_all_the_same():
 
 
 def test_what_a_module_leaves_behind_goes_with_it():
-    with Stack([module("web", "fork", "grandchild", "ready", "sleep", restart="never")]) as stack:
+    with Stack([module("web", "fork", "grandchild", "ready", "sleep", restart="never", sandbox={"profile": "script"})]) as stack:
         core = stack.core()
         spawned = core.start("web")
         core.until("Notified")

@@ -44,8 +44,8 @@ def quickstart_catalog(worldclock_port, notes_port):
 class Gateway:
     """One running gateway. Paths are short: a Unix socket's may have 107 bytes."""
 
-    def __init__(self, config=None, env=None, wait=True, passable=False):
-        """passable: other users may pass through the directory (not look into it)."""
+    def __init__(self, config=None, env=None, wait=True, passable=False, under=()):
+        """passable: other users may pass through the directory (not look into it). under: words before the command, such as strace's."""
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.directory.chmod(0o711 if passable else 0o700)
         self.config_path = self.directory / "gatehouse.yaml"
@@ -53,7 +53,7 @@ class Gateway:
         self.config = config or quickstart_config()
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         self.env = {**os.environ, "GATEHOUSE_RUN": str(self.run), "GATEHOUSE_STATE": str(self.state), **(env or {})}
-        self.process = None
+        self.process, self.under = None, list(under)
         try:
             self.start(wait)
         except BaseException:
@@ -68,7 +68,7 @@ class Gateway:
 
     def start(self, wait=True):
         """Starts the stack; with wait, until every enabled module is ready."""
-        self.process = Process("gateway", [BIN / "gatehouse", "up", "--config", self.config_path], self.directory, env=self.env)
+        self.process = Process("gateway", [*self.under, BIN / "gatehouse", "up", "--config", self.config_path], self.directory, env=self.env)
         if wait:
             self.wait_ready()
 

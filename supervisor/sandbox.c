@@ -1,0 +1,305 @@
+/* sandbox.c: which measures a module gets, what is said of each, and the child's own steps (see sandbox.h). */
+#include "supervisor/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "sdk/base/alloc.h"
+#include "sdk/base/str.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true /* their runtimes read /proc and make calls of their own */
+#else
+#define SANITIZED false
+#endif
+
+static const char *const measure_texts[] = {
+#define MEASURE_TEXT(name, text) text,
+    SANDBOX_MEASURES(MEASURE_TEXT)
+#undef MEASURE_TEXT
+};
+
+static const char *const profile_texts[] = {"mcp", "rest", "console", "generic", "script"};
+
+const char *sandbox_measure_text(enum sandbox_measure measure) {
+  return measure_texts[measure];
+}
+
+const char *sandbox_profile_text(enum sandbox_profile profile) {
+  return profile_texts[profile];
+}
+
+void sandbox_note(struct sandbox *sandbox, enum sandbox_measure measure, enum sandbox_state state, const char *format,
+                  ...) {
+  va_list arguments;
+  struct sandbox_finding *finding = &sandbox->findings[measure];
+  finding->state = state;
+  va_start(arguments, format);
+  vsnprintf(finding->reason, sizeof(finding->reason), format, arguments);
+  va_end(arguments);
+}
+
+/* ---- what a profile means -------------------------------------------------------------------------------------------
+ */
+
+static enum sandbox_profile profile_of(const struct sandbox_wish *wish) {
+  if (wish->module->sandbox_profile != CONFIG_SANDBOX_AUTO)
+    return (enum sandbox_profile)(wish->module->sandbox_profile - 1);
+  const char *slash = strrchr(wish->program, '/'), *name = slash ? slash + 1 : wish->program;
+  for (enum sandbox_profile i = SANDBOX_MCP; i <= SANDBOX_CONSOLE; i++)
+    if (str_starts_with(name, "gatehouse-") && str_equal(name + strlen("gatehouse-"), profile_texts[i]))
+      return i;
+  return SANDBOX_GENERIC;
+}
+_Static_assert((int)CONFIG_SANDBOX_SCRIPT - 1 == (int)SANDBOX_SCRIPT, "profiles are in the same order");
+
+struct sandbox_network sandbox_network_of(const struct sandbox *sandbox, const struct config_module *module) {
+  struct sandbox_network network = {0};
+  const struct config_list *list = &module->sandbox_connect;
+  bool usual = sandbox->profile == SANDBOX_MCP || sandbox->profile == SANDBOX_REST;
+  for (size_t i = 0; i < list->count; i++) {
+    uint64_t port = 0;
+    if (str_equal(list->items[i], "any"))
+      network.any = true;
+    else if (str_parse_u64(list->items[i], &port) && network.port_count < 16)
+      network.ports[network.port_count++] = (uint16_t)port;
+  }
+  network.any = network.any || (list->count == 0 && usual);
+  network.given = network.any || network.port_count > 0;
+  return network;
+}
+
+#define M (1u << SANDBOX_MCP)
+#define R (1u << SANDBOX_REST)
+#define G (1u << SANDBOX_GENERIC)
+#define S (1u << SANDBOX_SCRIPT)
+#define A ((1u << SANDBOX_PROFILES) - 1)
+#define READ SANDBOX_READ
+#define EXECUTE SANDBOX_EXECUTE
+#define WRITE SANDBOX_WRITE
+
+static const struct {
+  const char *path;
+  enum sandbox_access access;
+  unsigned profiles;
+} files[] = {
+#define FILES(path, access, profiles) {(path), (access), (profiles)},
+#include "supervisor/sandbox_files.def"
+#undef FILES
+};
+
+void sandbox_files_visit(const struct sandbox *sandbox, const struct sandbox_wish *wish, sandbox_file_visitor *visit,
+                         void *argument) {
+  const struct config_module *module = wish->module;
+  for (size_t i = 0; i < module->sandbox_write.count; i++)
+    visit(argument, module->sandbox_write.items[i], SANDBOX_OWN);
+  for (size_t i = 0; i < module->sandbox_read.count; i++)
+    visit(argument, module->sandbox_read.items[i], SANDBOX_EXECUTE);
+  for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+    if (files[i].profiles & (1u << sandbox->profile))
+      visit(argument, files[i].path, files[i].access);
+  if (SANITIZED)
+    visit(argument, "/proc", SANDBOX_READ);
+  visit(argument, wish->directory, SANDBOX_OWN);
+  visit(argument, wish->program, SANDBOX_EXECUTE);
+}
+
+/* ---- what is found
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static bool has_capability(unsigned capability) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct data[2] = {0};
+  if (syscall(SYS_capget, &header, data) != 0)
+    return false;
+  return (data[capability / 32].effective >> (capability % 32) & 1) != 0;
+}
+
+#define OFF_BY_CONFIGURATION "turned off in the configuration"
+
+static void note_user(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  if (wish->changes_user && wish->user != 0 && wish->user != wish->core_user)
+    sandbox_note(sandbox, SANDBOX_USER, SANDBOX_IN_FORCE, "user %u, group %u", wish->user, wish->group);
+  else if (wish->changes_user)
+    sandbox_note(sandbox, SANDBOX_USER, SANDBOX_OFF, "its user %u is %s", wish->user,
+                 wish->user == 0 ? "root" : "the core's as well");
+  else if (!str_is_empty(wish->module->user))
+    sandbox_note(sandbox, SANDBOX_USER, SANDBOX_OFF, "only root can change the user");
+  else
+    sandbox_note(sandbox, SANDBOX_USER, SANDBOX_OFF, "no user is configured: it runs as the supervisor's, %u",
+                 wish->user);
+}
+
+static void note_privileges(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  if (wish->module->sandbox_no_new_privileges)
+    sandbox_note(sandbox, SANDBOX_NO_NEW_PRIVILEGES, SANDBOX_IN_FORCE, "executing a file gives nothing");
+  else
+    sandbox_note(sandbox, SANDBOX_NO_NEW_PRIVILEGES, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+  if (!wish->module->sandbox_drop_capabilities)
+    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+  else if (has_capability(CAP_SETPCAP))
+    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_IN_FORCE, "all five sets are empty");
+  else if (wish->module->sandbox_no_new_privileges)
+    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_IN_FORCE,
+                 "it has none; the bounding set is the supervisor's, of no use without new privileges");
+  else
+    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_OFF, "only a privileged supervisor can empty the bounding set");
+}
+
+static void note_limits(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  const struct config_module *module = wish->module;
+  sandbox_note(sandbox, SANDBOX_RLIMITS, SANDBOX_IN_FORCE, "files %lld, memory %lld MiB, file size %lld MiB, core %lld",
+               (long long)module->rlimit_open_files,
+               (long long)(SANITIZED ? 0 : module->rlimit_address_space_bytes >> 20),
+               (long long)(module->rlimit_file_size_bytes >> 20), (long long)module->rlimit_core_bytes);
+  bool forks = sandbox->profile == SANDBOX_SCRIPT || sandbox->profile == SANDBOX_REST || sandbox->filter_length == 0;
+  if (module->rlimit_processes > 0 && wish->changes_user && wish->user != 0)
+    sandbox_note(sandbox, SANDBOX_PROCESSES, SANDBOX_IN_FORCE, "%s, at most %lld of its user",
+                 forks ? "processes and threads" : "threads only", (long long)module->rlimit_processes);
+  else if (!forks)
+    sandbox_note(sandbox, SANDBOX_PROCESSES, SANDBOX_IN_FORCE, "threads only, by the system call filter; not counted");
+  else
+    sandbox_note(sandbox, SANDBOX_PROCESSES, SANDBOX_OFF,
+                 "they are counted only for a user of its own that is not root");
+}
+
+static void prepare_filter(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  const struct config_module *module = wish->module;
+  struct sandbox_network network = sandbox_network_of(sandbox, module);
+  struct sandbox_filter_wish filter = {.profile = sandbox->profile,
+                                       .network = network.given,
+                                       .start = {wish->program, wish->arguments, wish->environment},
+                                       .calls = &module->sandbox_calls};
+  if (!module->sandbox_seccomp) {
+    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+  } else if (SANITIZED) {
+    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, "this build has sanitizers, which need calls of their own");
+  } else if (!module->sandbox_no_new_privileges) {
+    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, "no_new_privileges is off, which it needs");
+  } else if (!sandbox_filter_build(&filter, sandbox)) {
+    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, "there is no table for this architecture");
+  } else {
+    bool loosened = module->sandbox_calls.count > 0;
+    sandbox_note(sandbox, SANDBOX_SECCOMP, loosened ? SANDBOX_LOOSENED : SANDBOX_IN_FORCE,
+                 loosened ? "profile %s; sandbox.calls names more" : "profile %s", profile_texts[sandbox->profile]);
+  }
+  if (network.given)
+    sandbox_note(sandbox, SANDBOX_NETWORK,
+                 sandbox->profile == SANDBOX_MCP || sandbox->profile == SANDBOX_REST ? SANDBOX_IN_FORCE
+                                                                                     : SANDBOX_LOOSENED,
+                 "listeners that it is given, and outgoing TCP and UDP");
+  else if (sandbox->filter_length > 0)
+    sandbox_note(sandbox, SANDBOX_NETWORK, SANDBOX_IN_FORCE, "only the listeners that it is given");
+  else
+    sandbox_note(sandbox, SANDBOX_NETWORK, SANDBOX_OFF, "without seccomp only TCP by Landlock, if that is in force");
+}
+
+static void prepare_landlock(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  const char *why = !wish->module->sandbox_landlock            ? OFF_BY_CONFIGURATION
+                    : !wish->module->sandbox_no_new_privileges ? "no_new_privileges is off, which it needs"
+                                                               : NULL;
+  if (!why) {
+    sandbox_landlock_prepare(sandbox, wish);
+    return;
+  }
+  for (enum sandbox_measure i = SANDBOX_LANDLOCK_FILES; i <= SANDBOX_LANDLOCK_SCOPE; i++)
+    sandbox_note(sandbox, i, SANDBOX_OFF, "%s", why);
+}
+
+void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  sandbox_free(sandbox);
+  sandbox->applies = true;
+  sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->tmp_fd = -1;
+  sandbox->profile = profile_of(wish);
+  note_user(sandbox, wish);
+  note_privileges(sandbox, wish);
+  prepare_filter(sandbox, wish);
+  note_limits(sandbox, wish);
+  if (wish->module->sandbox_mount_view)
+    sandbox_mount_prepare(sandbox, wish);
+  else
+    sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+  prepare_landlock(sandbox, wish);
+  if (sandbox->tmp_fd >= 0)
+    sandbox_note(sandbox, SANDBOX_PRIVATE_TMP, SANDBOX_IN_FORCE, "its own, until the gateway ends");
+  else
+    sandbox_note(sandbox, SANDBOX_PRIVATE_TMP, SANDBOX_OFF, "%s",
+                 sandbox->landlock_fd >= 0 ? "no mount view; by Landlock it can open nothing in /tmp"
+                                           : "no mount view");
+  if (sandbox->tmp_fd >= 0)
+    close(sandbox->tmp_fd);
+  sandbox->tmp_fd = -1;
+  sandbox_cgroup_prepare(sandbox, wish);
+  sandbox->oom_first = access("/proc/self/oom_score_adj", W_OK) == 0;
+  sandbox_note(sandbox, SANDBOX_OOM_FIRST, sandbox->oom_first ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
+               sandbox->oom_first ? "ended before core and supervisor when memory is short" : "/proc is not there");
+  sandbox_note(sandbox, SANDBOX_ENVIRONMENT, SANDBOX_IN_FORCE, "nothing is inherited");
+  sandbox_note(sandbox, SANDBOX_DESCRIPTORS, SANDBOX_IN_FORCE, "0, 1, 2 and the named listeners");
+  bool ours = sandbox->profile <= SANDBOX_CONSOLE;
+  sandbox_note(sandbox, SANDBOX_NOT_DUMPABLE, ours ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
+               ours ? "its program gives it up first of all"
+                    : "only the program itself can give it up; sdk/module does");
+}
+
+void sandbox_free(struct sandbox *sandbox) {
+  if (sandbox->applies) {
+    int descriptors[] = {sandbox->landlock_fd, sandbox->mount_fd, sandbox->cgroup_fd};
+    for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
+      if (descriptors[i] >= 0)
+        close(descriptors[i]);
+    base_free(sandbox->filter);
+  }
+  *sandbox = (struct sandbox){0};
+}
+
+/* ---- in the child
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+const char *sandbox_enter(const struct sandbox *sandbox) {
+  static const char score[] = "500";
+  if (!sandbox->applies)
+    return NULL;
+  if (sandbox->cgroup_fd >= 0 && write(sandbox->cgroup_fd, "0", 1) != 1)
+    return "cgroup";
+  if (sandbox->oom_first) {
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, score, sizeof(score) - 1) == (ssize_t)sizeof(score) - 1;
+    if (fd >= 0)
+      close(fd);
+    if (!ok)
+      return "oom score";
+  }
+  if (sandbox->mount_fd >= 0 && setns(sandbox->mount_fd, CLONE_NEWNS) != 0)
+    return "mount namespace";
+  return NULL;
+}
+
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
+
+bool sandbox_restrict_files(const struct sandbox *sandbox) {
+  return !sandbox->applies || sandbox->landlock_fd < 0 ||
+         syscall(SYS_landlock_restrict_self, sandbox->landlock_fd, 0) == 0;
+}
+
+bool sandbox_seal(const struct sandbox *sandbox, pid_t own) {
+  if (!sandbox->applies || sandbox->filter_length == 0)
+    return true;
+  for (size_t i = 0; i < sandbox->own_count; i++)
+    sandbox->filter[sandbox->own_at[i]].k = (uint32_t)own;
+  const struct sock_fprog program = {(unsigned short)sandbox->filter_length, sandbox->filter};
+  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0;
+}

@@ -1,0 +1,111 @@
+"""Something of everything that our modules do in their lives, for tests of what they need: calls in both eras, streams, filters, names,
+TLS, refusals, a core that dies, a drain."""
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import threading
+
+from . import gateway as gateways
+from .http1 import Connection
+from .mcp import LegacyMcp, ModernMcp
+from .processes import wait_until
+
+UNITS = {"value": 5, "from_unit": "km", "to_unit": "m"}
+
+
+def configuration():
+    """The quick start with the console and the example module."""
+    config = gateways.quickstart_config()
+    config["listeners"] += [{"name": "metrics", "port": 0}, {"name": "hello", "port": 0}]
+    config["modules"] += [{"id": "console", "listeners": ["metrics"]}, {"id": "hello", "listeners": ["hello"]}]
+    return config
+
+
+class TlsServer:
+    """Answers TLS handshakes with a certificate that nobody trusts."""
+
+    def __init__(self, directory):
+        key, certificate = directory / "key.pem", directory / "certificate.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-subj",
+                        "/CN=localhost", "-days", "2"], check=True, capture_output=True, timeout=60)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                self.context.wrap_socket(connection, server_side=True).close()
+            except OSError:
+                connection.close()
+
+    def close(self):
+        self.listener.close()
+
+
+def tool(name, url, allow, more=None):
+    return json.dumps({"kind": "Tool", "metadata": {"name": name, "visibility": "public", "owner": gateways.ADMIN}, "spec": {
+        "inputSchemaJson": {"type": "object"}, "timeoutMs": 5000,
+        "rest": {"method": "GET", "url": url, "egress": {"allow": allow}, **(more or {})}}})
+
+
+def catalog(worldclock_port, notes_port, tls_port):
+    loopback = ["127.0.0.0/8", "::1/128"]
+    documents = [gateways.quickstart_catalog(worldclock_port, notes_port),
+                 tool("filtered", f"http://127.0.0.1:{worldclock_port}/v1/convert?value=1&from=km&to=m", loopback, {"responseFilter": ".result"}),
+                 tool("endless", f"http://127.0.0.1:{worldclock_port}/v1/convert?value=1&from=km&to=m", loopback,
+                      {"responseFilter": "[range(1e9)] | length"}),
+                 tool("by_name", f"http://localhost:{worldclock_port}/healthz", loopback),
+                 tool("over_tls", f"https://localhost:{tls_port}/", loopback),
+                 tool("nowhere", "http://127.0.0.1:1/", loopback),
+                 json.dumps({"kind": "Gateway", "metadata": {"name": "tls", "visibility": "public", "owner": gateways.ADMIN},
+                             "spec": {"url": f"https://localhost:{tls_port}/mcp", "egress": {"allow": loopback}}})]
+    return "\n---\n".join(documents)
+
+
+def get(gateway, listener, path, headers=None):
+    connection = http.client.HTTPConnection(*gateway.listener(listener), timeout=20)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def run(gateway, text):
+    """Applies the catalog `text`, then does it all. Leaves the gateway running."""
+    gateway.apply(text)
+    token = gateway.token(gateways.GUEST, "--team", "explorers")
+    with ModernMcp(gateway.mcp_url, token) as mcp:
+        wait_until(lambda: "word_count" in mcp.tools(), "the upstream's tools")
+        assert mcp.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+        assert mcp.call("word_count", {"text": "a b"}).result
+        assert mcp.call("filtered").result["content"]
+        mcp.call("by_name")
+        for name in ("endless", "over_tls", "nowhere"):
+            mcp.call(name)
+        mcp.call("word_count", {"text": "a b " * 200000})
+    with LegacyMcp(gateway.mcp_url, token) as mcp, Connection(gateway.mcp_url) as stream:
+        stream.send("GET", mcp.path, {**mcp.headers, "Accept": "text/event-stream"})
+        assert stream.read_head()[0] == 200
+        assert mcp.call("convert_units", UNITS).result
+        mcp.delete()
+    with Connection(gateway.mcp_url) as refused:
+        refused.send_bytes(b"NOT HTTP\r\n\r\n")
+        refused.read()
+    for path in ("/metrics", "/healthz", "/absent"):
+        get(gateway, "metrics", path)
+    for headers in ({}, {"Authorization": f"Bearer {token}"}):
+        get(gateway, "hello", "/hello", headers)
+    gateway.wait_restarted(gateway.kill("core"), timeout_s=60)
+    gateway.wait_ready(60)
+    with ModernMcp(gateway.mcp_url, token) as mcp:
+        assert mcp.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
