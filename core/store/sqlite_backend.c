@@ -1,5 +1,5 @@
-/* sqlite_backend.c: opening a SQLite store: the lock, the file, the schema and its migrations, the integrity check, and
- * what has to be in memory (position, event index).
+/* sqlite_backend.c: opening a SQLite store: the lock, the file, the integrity check, and what has to be in
+ * memory (position, event index).
  *
  * "<path>.lock" is held with flock for as long as the store is open; once the schema is there it holds a marker line.
  * With the marker, a database that is missing or empty is damage and refused: nothing is ever recreated silently. To
@@ -24,34 +24,6 @@
 
 #define MARKER "gatehouse store\n"
 #define BUSY_TIMEOUT_MS 2000 /* another program that reads the file may hold it for a moment */
-
-/* Schema changes in order; version = place + 1. A shipped entry is never edited.
- *
- * kv keeps its rows apart from their keys: in a WITHOUT ROWID table every look-up that passes a large value (a
- * checkpoint) would read all of it, since SQLite compares whole records there. */
-static const struct {
-  const char *description;
-  const char *sql;
-} migrations[] = {
-    {"rows, history, event log, event index",
-     "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-     "CREATE TABLE migration (version INTEGER PRIMARY KEY, applied_wall_us INTEGER NOT NULL, description TEXT NOT "
-     "NULL);"
-     "CREATE TABLE kv (name_space TEXT NOT NULL, key TEXT NOT NULL, revision INTEGER NOT NULL, crc INTEGER NOT NULL,"
-     " value BLOB NOT NULL, PRIMARY KEY (name_space, key));"
-     "CREATE TABLE kv_change (revision INTEGER NOT NULL, ordinal INTEGER NOT NULL, deleted INTEGER NOT NULL,"
-     " name_space TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, ordinal)) WITHOUT ROWID;"
-     "CREATE TABLE event (seq INTEGER PRIMARY KEY, event_id BLOB NOT NULL, wall_us INTEGER NOT NULL,"
-     " trace_id TEXT NOT NULL, context_id TEXT NOT NULL, project_id TEXT NOT NULL, family TEXT NOT NULL,"
-     " type TEXT NOT NULL, crc INTEGER NOT NULL, bytes BLOB NOT NULL);"
-     "CREATE TABLE event_segment (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, crc INTEGER NOT NULL,"
-     " filter BLOB NOT NULL);"
-     "CREATE TABLE event_bucket (bucket INTEGER PRIMARY KEY, crc INTEGER NOT NULL, entries BLOB NOT NULL);"},
-    {"the tail of the event index",
-     "CREATE TABLE event_tail (first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, wall_us INTEGER NOT NULL,"
-     " crc INTEGER NOT NULL, hashes BLOB NOT NULL);"},
-};
-#define SCHEMA_VERSION (sizeof(migrations) / sizeof(migrations[0]))
 
 /* ---- helpers shared with the other files ---- */
 
@@ -112,6 +84,17 @@ void sqlite_store_bind_u64(sqlite3_stmt *statement, int at, uint64_t value) {
   BASE_CHECK(sqlite3_bind_int64(statement, at, value > INT64_MAX ? INT64_MAX : (sqlite3_int64)value) == SQLITE_OK);
 }
 
+bool sqlite_store_block_enter(sqlite3_stmt *statement, struct event_block_reader *reader, struct error *err) {
+  const void *heads = sqlite3_column_blob(statement, 3);
+  size_t length = (size_t)sqlite3_column_bytes(statement, 3);
+  uint64_t first = (uint64_t)sqlite3_column_int64(statement, 0), last = (uint64_t)sqlite3_column_int64(statement, 1);
+  if (first == 0 || first > last ||
+      sqlite3_column_int64(statement, 2) != (sqlite3_int64)sqlite_store_crc(heads ? heads : "", length))
+    return error_set(err, ERR_STORE_CORRUPT, NULL);
+  event_block_reader_set(reader, first, last, heads, length);
+  return true;
+}
+
 bool sqlite_store_bucket_find(sqlite3 *db, sqlite3_stmt *statement, uint64_t first_seq, uint64_t hash,
                               struct event_index_candidates *candidates, struct error *err) {
   sqlite_store_bind_u64(statement, 1, first_seq * EVENT_INDEX_BUCKETS + event_index_bucket(hash));
@@ -153,7 +136,7 @@ bool sqlite_store_meta_get_u64(sqlite3 *db, const char *name, uint64_t *value, s
   return query_u64(db, "SELECT value FROM meta WHERE name = ?1", name, value, err);
 }
 
-static bool execute(sqlite3 *db, const char *sql, const char *doing, struct error *err) {
+bool sqlite_store_execute(sqlite3 *db, const char *sql, const char *doing, struct error *err) {
   int code = sqlite3_exec(db, sql, NULL, NULL, NULL);
   return code == SQLITE_OK || sqlite_store_fail(db, code, doing, err);
 }
@@ -231,8 +214,8 @@ static bool connection_open(const struct store_options *options, sqlite3 **db, s
   sqlite3_extended_result_codes(*db, 1);
   sqlite3_busy_timeout(*db, BUSY_TIMEOUT_MS);
   sqlite3_db_config(*db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-  return execute(*db, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY", "set up",
-                 err);
+  return sqlite_store_execute(
+      *db, "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA temp_store = MEMORY", "set up", err);
 }
 
 static bool schema_identify(sqlite3 *db, bool marked, uint64_t *version, struct error *err) {
@@ -244,43 +227,8 @@ static bool schema_identify(sqlite3 *db, bool marked, uint64_t *version, struct 
   bool fresh = objects == 0 && *version == 0 && application == 0;
   if (fresh ? marked : application != SQLITE_STORE_APPLICATION_ID)
     return error_set(err, ERR_STORE_CORRUPT, "The file is not a store of this program.");
-  if (*version > SCHEMA_VERSION)
+  if (*version > sqlite_store_schema_version)
     return error_set(err, ERR_STORE_VERSION, "The store was written by a newer version.");
-  return true;
-}
-
-static bool migrate_step(sqlite3 *db, size_t version, struct error *err) {
-  sqlite3_stmt *note = NULL;
-  char numbers[96];
-  snprintf(numbers, sizeof(numbers), "PRAGMA application_id = %d; PRAGMA user_version = %zu",
-           SQLITE_STORE_APPLICATION_ID, version);
-  if (!execute(db, "BEGIN IMMEDIATE", "migrate", err))
-    return false;
-  bool good = execute(db, migrations[version - 1].sql, "migrate", err) && execute(db, numbers, "migrate", err);
-  if (good) {
-    int code = sqlite3_prepare_v2(db, "INSERT INTO migration VALUES (?1, ?2, ?3)", -1, &note, NULL);
-    good = code == SQLITE_OK || sqlite_store_fail(db, code, "migrate", err);
-  }
-  if (good) {
-    sqlite_store_bind_u64(note, 1, version);
-    sqlite3_bind_int64(note, 2, clock_wall_us());
-    sqlite_store_bind_text(note, 3, migrations[version - 1].description);
-    good = sqlite_store_step(db, note, "migrate", err);
-  }
-  sqlite3_finalize(note);
-  if (good && execute(db, "COMMIT", "migrate", err))
-    return true;
-  if (!sqlite3_get_autocommit(db))
-    execute(db, "ROLLBACK", "migrate", NULL);
-  return false;
-}
-
-static bool schema_migrate(sqlite3 *db, uint64_t version, struct error *err) {
-  while (version < SCHEMA_VERSION) {
-    if (!migrate_step(db, (size_t)++version, err))
-      return false;
-    log_event(LOG_INFO, STORE_ROOM, "schema migrated", LOG_INT("version", version));
-  }
   return true;
 }
 
@@ -386,42 +334,52 @@ static bool saved_tail_load(struct sqlite_store *sqlite, struct store_position *
          sqlite_store_fail(sqlite->writer, code, "load the index's tail", err);
 }
 
+/* Continues the index and the position with one block. False: it does not follow what was there, or is damaged. */
+static bool tail_block(struct sqlite_store *sqlite, uint64_t known, struct event_block_reader *reader,
+                       struct store_position *position) {
+  struct event_block_entry entry;
+  struct event_index_hashes hashes = {0};
+  bool follows = reader->next_seq == position->seq + 1;
+  if (!follows && (position->seq >= known || reader->next_seq > position->seq)) /* the first may begin before */
+    return false;
+  while (reader->next_seq <= reader->last_seq) {
+    if (!event_block_next(reader, &entry))
+      return false;
+    const struct store_event *event = &entry.event;
+    if (event->seq > known) {
+      struct event_index_hashes before = hashes;
+      bool same = entry.same_trace_and_context && before.id;
+      hashes = event_index_hashes(sqlite->index, entry.id, same ? "" : event->trace_id, same ? "" : event->context_id);
+      if (same)
+        hashes.trace = before.trace, hashes.context = before.context;
+      event_index_append(sqlite->index, event->seq, &hashes);
+    }
+    position->seq = event->seq;
+    if (event->wall_us > position->wall_us)
+      position->wall_us = event->wall_us;
+  }
+  return true;
+}
+
 /* Events after what is stored of the index, and where the log stands. */
 static bool tail_load(struct sqlite_store *sqlite, struct store_position *position, struct error *err) {
-  sqlite3_stmt *get = NULL;
-  int code = sqlite3_prepare_v2(sqlite->writer,
-                                "SELECT seq, event_id, wall_us, trace_id, context_id FROM event WHERE seq >= ?1"
-                                " ORDER BY seq",
-                                -1, &get, NULL);
-  if (code != SQLITE_OK)
-    return sqlite_store_fail(sqlite->writer, code, "load the log's tail", err);
+  sqlite3_stmt *heads = sqlite->statements[SQLITE_STATEMENT_BLOCK_HEADS];
   uint64_t known = event_index_last_seq(sqlite->index);
+  struct event_block_reader reader;
+  bool good = true;
+  int code;
   sqlite->tail_saved = known;
   position->seq = known ? known - 1 : 0; /* the last known event tells its time and that it exists */
-  sqlite_store_bind_u64(get, 1, position->seq + 1);
-  bool good = true;
-  while (good && (code = sqlite3_step(get)) == SQLITE_ROW) {
-    uint64_t seq = (uint64_t)sqlite3_column_int64(get, 0);
-    const void *id = sqlite3_column_blob(get, 1);
-    const char *trace_id = (const char *)sqlite3_column_text(get, 3);
-    const char *context_id = (const char *)sqlite3_column_text(get, 4);
-    int64_t wall_us = sqlite3_column_int64(get, 2);
-    good = seq == position->seq + 1 && sqlite3_column_bytes(get, 1) == STORE_UUID_BYTES && trace_id && context_id;
-    if (good && seq > known) {
-      struct event_index_hashes hashes = event_index_hashes(sqlite->index, id, trace_id, context_id);
-      event_index_append(sqlite->index, seq, &hashes);
-    }
-    position->seq = seq;
-    if (wall_us > position->wall_us)
-      position->wall_us = wall_us;
-  }
-  sqlite3_finalize(get);
+  sqlite_store_bind_u64(heads, 1, position->seq + 1);
+  while (good && (code = sqlite3_step(heads)) == SQLITE_ROW)
+    good = sqlite_store_block_enter(heads, &reader, NULL) && tail_block(sqlite, known, &reader, position);
   if (good && code != SQLITE_DONE)
-    return sqlite_store_fail(sqlite->writer, code, "load the log's tail", err);
-  if (!good || position->seq < known)
-    return error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
+    good = sqlite_store_fail(sqlite->writer, code, "load the log's tail", err);
+  else if (!good || position->seq < known)
+    good = error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
+  sqlite3_reset(heads);
   sqlite->wall_us = position->wall_us;
-  return true;
+  return good;
 }
 
 static bool index_load(struct sqlite_store *sqlite, struct store_position *position, struct error *err) {
@@ -431,8 +389,9 @@ static bool index_load(struct sqlite_store *sqlite, struct store_position *posit
   if (!sound) {
     log_event(LOG_WARN, STORE_ROOM, "the event index is damaged; it is built anew from the log");
     event_index_free(&sqlite->index);
-    if (!execute(sqlite->writer, "BEGIN IMMEDIATE; DELETE FROM event_segment; DELETE FROM event_bucket; COMMIT",
-                 "rebuild the event index", err) ||
+    if (!sqlite_store_execute(sqlite->writer,
+                              "BEGIN IMMEDIATE; DELETE FROM event_segment; DELETE FROM event_bucket; COMMIT",
+                              "rebuild the event index", err) ||
         !salt_load(sqlite, err))
       return false;
   }
@@ -442,7 +401,7 @@ static bool index_load(struct sqlite_store *sqlite, struct store_position *posit
 /* The tables whose structure was found sound also have every event. */
 static bool log_whole(sqlite3 *db, const struct store_position *position, struct error *err) {
   uint64_t count;
-  return query_u64(db, "SELECT count(*) FROM event", NULL, &count, err) &&
+  return query_u64(db, "SELECT sum(last_seq - first_seq + 1) FROM event_block", NULL, &count, err) &&
          (count == position->seq || error_set(err, ERR_STORE_CORRUPT, "The event log has a gap."));
 }
 
@@ -484,10 +443,12 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
   if (!connection_open(options, &sqlite->writer, err))
     return false;
   db = sqlite->writer;
-  if (!schema_identify(db, marked, &version, err) || !execute(db, "PRAGMA journal_mode = WAL", "use a log", err) ||
-      !execute(db, options->durability == STORE_DURABLE ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = OFF",
-               "set the durability", err) ||
-      !schema_migrate(db, version, err))
+  if (!schema_identify(db, marked, &version, err) ||
+      !sqlite_store_execute(db, "PRAGMA journal_mode = WAL", "use a log", err) ||
+      !sqlite_store_execute(
+          db, options->durability == STORE_DURABLE ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = OFF",
+          "set the durability", err) ||
+      !sqlite_store_migrate(db, version, err))
     return false;
   if (check && !integrity_check(db, err))
     return false;
@@ -495,7 +456,7 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
     char limit[64];
     snprintf(limit, sizeof(limit), "PRAGMA max_page_count = %llu",
              (unsigned long long)(options->size_limit_bytes / 4096 + 1));
-    if (!execute(db, limit, "limit the size", err))
+    if (!sqlite_store_execute(db, limit, "limit the size", err))
       return false;
   }
   sqlite3_wal_hook(db, wal_grew, sqlite); /* in place of the automatic copying back */
@@ -504,7 +465,7 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
 
 static bool reader_prepare(struct sqlite_store *sqlite, const struct store_options *options, struct error *err) {
   if (!connection_open(options, &sqlite->reader, err) ||
-      !execute(sqlite->reader, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", "set up", err))
+      !sqlite_store_execute(sqlite->reader, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", "set up", err))
     return false;
   int code =
       sqlite3_prepare_v3(sqlite->reader, "SELECT revision, crc, value FROM kv WHERE name_space = ?1 AND key = ?2", -1,
@@ -520,6 +481,7 @@ static void sqlite_close(void *self) {
   BASE_CHECK(sqlite3_close(sqlite->reader) == SQLITE_OK);
   BASE_CHECK(sqlite3_close(sqlite->writer) == SQLITE_OK);
   event_index_free(&sqlite->index);
+  event_blocks_free(&sqlite->blocks);
   if (sqlite->lock_fd >= 0)
     close(sqlite->lock_fd);
   base_free(sqlite);

@@ -22,6 +22,13 @@ static const char *column_text(sqlite3_stmt *statement, int at) {
   return text ? text : "";
 }
 
+static bool checksum_fits(sqlite3_int64 crc, const void *data, size_t length, struct error *err) {
+  if (crc == (sqlite3_int64)sqlite_store_crc(data, length))
+    return true;
+  log_event(LOG_ERROR, STORE_ROOM, "a stored value does not match its checksum");
+  return error_set(err, ERR_STORE_CORRUPT, NULL);
+}
+
 /* Bytes at column `at` that must match the checksum. */
 static bool column_checked(sqlite3_stmt *statement, int crc_at, int at, const void **data, size_t *length,
                            struct error *err) {
@@ -29,10 +36,7 @@ static bool column_checked(sqlite3_stmt *statement, int crc_at, int at, const vo
   *length = (size_t)sqlite3_column_bytes(statement, at);
   if (!*data)
     *data = "";
-  if (sqlite3_column_int64(statement, crc_at) == (sqlite3_int64)sqlite_store_crc(*data, *length))
-    return true;
-  log_event(LOG_ERROR, STORE_ROOM, "a stored value does not match its checksum");
-  return error_set(err, ERR_STORE_CORRUPT, NULL);
+  return checksum_fits(sqlite3_column_int64(statement, crc_at), *data, *length, err);
 }
 
 bool sqlite_get(void *self, const char *name_space, const char *key, struct store_value *value, struct error *err) {
@@ -101,51 +105,69 @@ struct event_reading {
   const struct store_event_query *query;
   store_event_visit *visit;
   void *arg;
+  sqlite3_stmt *blocks;
+  struct event_block_reader block; /* of the row that blocks stands on */
+  bool open;                       /* it stands on one */
   uint64_t count;
   bool stopped;
 };
 
+/* To the next block; it must be there and begin at or before seq. */
+static bool block_step(struct event_reading *reading, uint64_t seq, struct error *err) {
+  int code = sqlite3_step(reading->blocks);
+  reading->open = code == SQLITE_ROW;
+  if (code != SQLITE_ROW && code != SQLITE_DONE)
+    return sqlite_store_fail(reading->sqlite->reader, code, "read events", err);
+  if (reading->open && !sqlite_store_block_enter(reading->blocks, &reading->block, err))
+    return false;
+  return (reading->open && reading->block.next_seq <= seq) ||
+         error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
+}
+
+/* The block that has seq; the one at hand when it is that, so ascending look-ups read each block once. */
+static bool block_seek(struct event_reading *reading, uint64_t seq, struct error *err) {
+  if (reading->open && seq >= reading->block.next_seq && seq <= reading->block.last_seq)
+    return true;
+  sqlite3_reset(reading->blocks);
+  sqlite_store_bind_u64(reading->blocks, 1, seq);
+  return block_step(reading, seq, err);
+}
+
+static bool event_visit(struct event_reading *reading, struct event_block_entry *entry, struct error *err) {
+  char event_id[ID_UUID_BYTES];
+  struct store_event *event = &entry->event;
+  const uint8_t *bytes = sqlite3_column_blob(reading->blocks, 4);
+  size_t length = (size_t)sqlite3_column_bytes(reading->blocks, 4);
+  if (entry->offset > length || event->length > length - entry->offset)
+    return error_set(err, ERR_STORE_CORRUPT, NULL);
+  event->bytes = event->length ? bytes + entry->offset : (const uint8_t *)"";
+  if (!checksum_fits(entry->crc, event->bytes, event->length, err))
+    return false;
+  store_uuid_format(entry->id, event_id);
+  event->event_id = event_id;
+  reading->count++;
+  reading->stopped = !reading->visit(reading->arg, event) || reading->count >= reading->query->limit;
+  return true;
+}
+
 /* Visits the matching events with first <= seq <= last. The log has all of them: a missing one is damage. */
-static bool read_range(struct event_reading *reading, sqlite3_stmt *statement, uint64_t first, uint64_t last,
-                       struct error *err) {
-  bool good = true;
-  int code = SQLITE_ROW;
-  sqlite_store_bind_u64(statement, 1, first);
-  sqlite_store_bind_u64(statement, 2, last);
-  while (!reading->stopped && (code = sqlite3_step(statement)) != SQLITE_DONE) {
-    if (code != SQLITE_ROW) {
-      good = sqlite_store_fail(reading->sqlite->reader, code, "read events", err);
-      break;
-    }
-    char event_id[ID_UUID_BYTES];
-    struct store_event event = {.seq = (uint64_t)sqlite3_column_int64(statement, 0),
-                                .event_id = event_id,
-                                .wall_us = sqlite3_column_int64(statement, 2),
-                                .trace_id = column_text(statement, 3),
-                                .context_id = column_text(statement, 4),
-                                .project_id = column_text(statement, 5),
-                                .family = column_text(statement, 6),
-                                .type = column_text(statement, 7)};
-    if (event.seq != first++)
-      break;
-    if (!store_event_matches(reading->query, &event))
+static bool read_range(struct event_reading *reading, uint64_t first, uint64_t last, struct error *err) {
+  struct event_block_entry entry;
+  if (!block_seek(reading, first, err))
+    return false;
+  while (!reading->stopped && reading->block.next_seq <= last) {
+    if (reading->block.next_seq > reading->block.last_seq) {
+      if (!block_step(reading, reading->block.next_seq, err))
+        return false;
       continue;
-    const void *id = sqlite3_column_blob(statement, 1);
-    if (sqlite3_column_bytes(statement, 1) != STORE_UUID_BYTES) {
-      good = error_set(err, ERR_STORE_CORRUPT, NULL);
-      break;
     }
-    store_uuid_format(id, event_id);
-    good = column_checked(statement, 8, 9, &event.bytes, &event.length, err);
-    if (!good)
-      break;
-    reading->count++;
-    reading->stopped = !reading->visit(reading->arg, &event) || reading->count >= reading->query->limit;
+    if (!event_block_next(&reading->block, &entry))
+      return error_set(err, ERR_STORE_CORRUPT, NULL);
+    if (entry.event.seq >= first && store_event_matches(reading->query, &entry.event) &&
+        !event_visit(reading, &entry, err))
+      return false;
   }
-  if (good && !reading->stopped && (code == SQLITE_ROW || first != last + 1))
-    good = error_set(err, ERR_STORE_CORRUPT, "The event log has a gap.");
-  sqlite3_reset(statement);
-  return good;
+  return true;
 }
 
 static int compare_seqs(const void *a, const void *b) {
@@ -154,21 +176,21 @@ static int compare_seqs(const void *a, const void *b) {
 }
 
 /* Seqs of the candidates in one segment, sorted and visited. */
-static bool read_segment(struct event_reading *reading, sqlite3_stmt *events, sqlite3_stmt *bucket, uint64_t first_seq,
-                         uint64_t hash, struct error *err) {
+static bool read_segment(struct event_reading *reading, sqlite3_stmt *bucket, uint64_t first_seq, uint64_t hash,
+                         struct error *err) {
   struct event_index_candidates found = {0};
   bool good = sqlite_store_bucket_find(reading->sqlite->reader, bucket, first_seq, hash, &found, err);
   if (found.seq_count)
     qsort(found.seqs, found.seq_count, sizeof(*found.seqs), compare_seqs);
   for (size_t i = 0; i < found.seq_count && good && !reading->stopped; i++)
     if (found.seqs[i] > reading->query->after_seq && found.seqs[i] <= reading->query->through_seq)
-      good = read_range(reading, events, found.seqs[i], found.seqs[i], err);
+      good = read_range(reading, found.seqs[i], found.seqs[i], err);
   event_index_candidates_free(&found);
   return good;
 }
 
-static bool read_by_index(struct event_reading *reading, sqlite3_stmt *events, enum event_index_kind kind,
-                          const char *wanted, struct error *err) {
+static bool read_by_index(struct event_reading *reading, enum event_index_kind kind, const char *wanted,
+                          struct error *err) {
   struct sqlite_store *sqlite = reading->sqlite;
   const struct store_event_query *query = reading->query;
   struct event_index_candidates found;
@@ -181,11 +203,11 @@ static bool read_by_index(struct event_reading *reading, sqlite3_stmt *events, e
   for (size_t i = 0; i < found.segment_count && good && !reading->stopped; i++) {
     bool later = i + 1 < found.segment_count && found.segments[i + 1] <= query->after_seq;
     if (!later && found.segments[i] <= query->through_seq)
-      good = read_segment(reading, events, bucket, found.segments[i], hash, err);
+      good = read_segment(reading, bucket, found.segments[i], hash, err);
   }
   for (size_t i = 0; i < found.seq_count && good && !reading->stopped; i++)
     if (found.seqs[i] > query->after_seq && found.seqs[i] <= query->through_seq)
-      good = read_range(reading, events, found.seqs[i], found.seqs[i], err);
+      good = read_range(reading, found.seqs[i], found.seqs[i], err);
   event_index_candidates_free(&found);
   sqlite3_finalize(bucket);
   return good;
@@ -195,20 +217,20 @@ bool sqlite_events(void *self, const struct store_event_query *query, store_even
                    struct error *err) {
   struct sqlite_store *sqlite = self;
   struct event_reading reading = {.sqlite = sqlite, .query = query, .visit = visit, .arg = arg};
-  sqlite3_stmt *events = prepare(sqlite,
-                                 "SELECT seq, event_id, wall_us, trace_id, context_id, project_id, family, type, crc,"
-                                 " bytes FROM event WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
-                                 err);
-  if (!events)
+  reading.blocks = prepare(sqlite,
+                           "SELECT first_seq, last_seq, crc, heads, bytes FROM event_block WHERE last_seq >= ?1"
+                           " ORDER BY last_seq",
+                           err);
+  if (!reading.blocks)
     return false;
   bool good;
   if (!str_is_empty(query->trace_id))
-    good = read_by_index(&reading, events, EVENT_INDEX_TRACE, query->trace_id, err);
+    good = read_by_index(&reading, EVENT_INDEX_TRACE, query->trace_id, err);
   else if (!str_is_empty(query->context_id))
-    good = read_by_index(&reading, events, EVENT_INDEX_CONTEXT, query->context_id, err);
+    good = read_by_index(&reading, EVENT_INDEX_CONTEXT, query->context_id, err);
   else
-    good = read_range(&reading, events, query->after_seq + 1, query->through_seq, err);
-  sqlite3_finalize(events);
+    good = read_range(&reading, query->after_seq + 1, query->through_seq, err);
+  sqlite3_finalize(reading.blocks);
   return good;
 }
 

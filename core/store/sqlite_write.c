@@ -21,6 +21,7 @@ bool sqlite_group_begin(void *self, struct error *err) {
   struct sqlite_store *sqlite = self;
   sqlite->trimmed_next = sqlite->trimmed;
   sqlite->tail_saved_next = sqlite->tail_saved;
+  BASE_CHECK(sqlite->blocks.count == 0);
   return run(sqlite, SQLITE_STATEMENT_BEGIN, "begin", err);
 }
 
@@ -44,9 +45,27 @@ static bool tail_save(struct sqlite_store *sqlite, struct error *err) {
   return true;
 }
 
+bool sqlite_store_blocks_write(sqlite3 *db, sqlite3_stmt *add, struct event_blocks *blocks, struct error *err) {
+  for (size_t i = 0; i < blocks->count; i++) {
+    const struct event_block *block = &blocks->list[i];
+    sqlite_store_bind_u64(add, 1, block->last_seq);
+    sqlite_store_bind_u64(add, 2, block->first_seq);
+    sqlite_store_bind_u64(add, 3, sqlite_store_crc(block->heads.data, block->heads.length));
+    sqlite_store_bind_bytes(add, 4, block->heads.data, block->heads.length);
+    sqlite_store_bind_bytes(add, 5, block->bytes.data, block->bytes.length);
+    if (!sqlite_store_step(db, add, "append events", err))
+      return false;
+  }
+  event_blocks_clear(blocks);
+  return true;
+}
+
 bool sqlite_group_commit(void *self, struct error *err) {
   struct sqlite_store *sqlite = self;
-  if (!tail_save(sqlite, err) || !run(sqlite, SQLITE_STATEMENT_COMMIT, "commit", err))
+  if (!tail_save(sqlite, err) ||
+      !sqlite_store_blocks_write(sqlite->writer, statement_of(sqlite, SQLITE_STATEMENT_BLOCK_ADD), &sqlite->blocks,
+                                 err) ||
+      !run(sqlite, SQLITE_STATEMENT_COMMIT, "commit", err))
     return false;
   sqlite->trimmed = sqlite->trimmed_next;
   sqlite->tail_saved = sqlite->tail_saved_next;
@@ -58,10 +77,41 @@ void sqlite_group_rollback(void *self, const struct store_position *position) {
   struct error ignored;
   if (!sqlite3_get_autocommit(sqlite->writer)) /* a full disk may have rolled it back already */
     run(sqlite, SQLITE_STATEMENT_ROLLBACK, "roll back", &ignored);
+  event_blocks_clear(&sqlite->blocks);
   event_index_truncate(sqlite->index, position->seq);
 }
 
 /* ---- applying ---- */
+
+/* The id of one event: of this group, or stored. NULL with batch->error: it cannot be read. Valid until the reader is
+ * moved or the statement reset. */
+static const uint8_t *event_id_at(struct sqlite_store *sqlite, uint64_t seq, struct error *err) {
+  struct event_block_reader reader = {0};
+  struct event_block_entry entry = {0};
+  const struct event_blocks *blocks = &sqlite->blocks;
+  size_t at = blocks->count;
+  while (at > 0 && blocks->list[at - 1].first_seq > seq)
+    at--;
+  if (at > 0) {
+    const struct event_block *block = &blocks->list[at - 1];
+    event_block_reader_set(&reader, block->first_seq, block->last_seq, block->heads.data, block->heads.length);
+  } else {
+    sqlite3_stmt *heads = statement_of(sqlite, SQLITE_STATEMENT_BLOCK_HEADS);
+    sqlite_store_bind_u64(heads, 1, seq);
+    int code = sqlite3_step(heads);
+    if (code != SQLITE_ROW) {
+      sqlite_store_fail(sqlite->writer, code == SQLITE_DONE ? SQLITE_CORRUPT : code, "read an event id", err);
+      return NULL;
+    }
+    if (!sqlite_store_block_enter(heads, &reader, err))
+      return NULL;
+  }
+  while (event_block_next(&reader, &entry))
+    if (entry.event.seq == seq)
+      return entry.id;
+  error_set(err, ERR_STORE_CORRUPT, NULL);
+  return NULL;
+}
 
 /* Is there an event with this id? Hints from the index, then the truth. */
 static enum store_apply check_duplicate(struct sqlite_store *sqlite, struct store_batch *batch,
@@ -73,21 +123,15 @@ static enum store_apply check_duplicate(struct sqlite_store *sqlite, struct stor
     if (!sqlite_store_bucket_find(sqlite->writer, statement_of(sqlite, SQLITE_STATEMENT_BUCKET_GET), found.segments[i],
                                   hash, &found, &batch->error))
       outcome = STORE_APPLY_FAILED;
-  sqlite3_stmt *event_id = statement_of(sqlite, SQLITE_STATEMENT_EVENT_ID);
   for (size_t i = 0; i < found.seq_count && outcome == STORE_APPLY_OK; i++) {
-    sqlite_store_bind_u64(event_id, 1, found.seqs[i]);
-    int code = sqlite3_step(event_id);
-    if (code == SQLITE_ROW) {
-      const void *id = sqlite3_column_blob(event_id, 0);
-      if (sqlite3_column_bytes(event_id, 0) == STORE_UUID_BYTES && memcmp(id, op->event_id, STORE_UUID_BYTES) == 0) {
-        error_set(&batch->error, ERR_STORE_DUPLICATE, NULL);
-        outcome = STORE_APPLY_REFUSED;
-      }
-    } else if (code != SQLITE_DONE) {
-      sqlite_store_fail(sqlite->writer, code, "read an event id", &batch->error);
+    const uint8_t *id = event_id_at(sqlite, found.seqs[i], &batch->error);
+    if (!id) {
       outcome = STORE_APPLY_FAILED;
+    } else if (memcmp(id, op->event_id, STORE_UUID_BYTES) == 0) {
+      error_set(&batch->error, ERR_STORE_DUPLICATE, NULL);
+      outcome = STORE_APPLY_REFUSED;
     }
-    sqlite3_reset(event_id);
+    sqlite3_reset(statement_of(sqlite, SQLITE_STATEMENT_BLOCK_HEADS));
   }
   event_index_candidates_free(&found);
   return outcome;
@@ -102,19 +146,7 @@ static enum store_apply apply_event(struct sqlite_store *sqlite, struct store_ba
   if (outcome != STORE_APPLY_OK)
     return outcome;
   uint64_t seq = position->seq + 1;
-  sqlite3_stmt *add = statement_of(sqlite, SQLITE_STATEMENT_EVENT_ADD);
-  sqlite_store_bind_u64(add, 1, seq);
-  sqlite_store_bind_bytes(add, 2, op->event_id, STORE_UUID_BYTES);
-  sqlite3_bind_int64(add, 3, event->wall_us);
-  sqlite_store_bind_text(add, 4, event->trace_id);
-  sqlite_store_bind_text(add, 5, event->context_id);
-  sqlite_store_bind_text(add, 6, event->project_id);
-  sqlite_store_bind_text(add, 7, event->family);
-  sqlite_store_bind_text(add, 8, event->type);
-  sqlite_store_bind_u64(add, 9, sqlite_store_crc(event->bytes, event->length));
-  sqlite_store_bind_bytes(add, 10, event->bytes, event->length);
-  if (!sqlite_store_step(sqlite->writer, add, "append an event", &batch->error))
-    return STORE_APPLY_FAILED;
+  event_blocks_append(&sqlite->blocks, seq, op->event_id, event, sqlite_store_crc(event->bytes, event->length));
   event_index_append(sqlite->index, seq, &hashes);
   position->seq = seq;
   if (event->wall_us > position->wall_us)
@@ -222,6 +254,7 @@ enum store_apply sqlite_batch_apply(void *self, struct store_batch *batch, struc
   struct sqlite_store *sqlite = self;
   const struct store_position before = *position;
   const uint64_t trimmed_before = sqlite->trimmed_next;
+  const struct event_blocks_mark mark = event_blocks_mark(&sqlite->blocks);
   bool rows_changed = false;
   enum store_apply outcome = STORE_APPLY_OK;
   batch->result = (struct store_commit_result){0};
@@ -239,6 +272,7 @@ enum store_apply sqlite_batch_apply(void *self, struct store_batch *batch, struc
     *position = before;
     sqlite->trimmed_next = trimmed_before;
     event_index_truncate(sqlite->index, before.seq);
+    event_blocks_cut(&sqlite->blocks, &mark);
     if (batch->can_fail_midway && !run(sqlite, SQLITE_STATEMENT_BATCH_UNDO, "undo a batch", &err)) {
       batch->error = err;
       return STORE_APPLY_FAILED;

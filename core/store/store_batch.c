@@ -86,8 +86,9 @@ static struct store_op *row_op_add(struct store_batch *batch, enum store_op_kind
   if (!text_fits(batch, "namespace", name_space, STORE_NAMESPACE_MAX_BYTES, true) ||
       !text_fits(batch, "key", key, STORE_KEY_MAX_BYTES, true))
     return NULL;
-  if (batch->op_count > 0 && expected_revision != STORE_REVISION_ANY)
+  if (batch->has_rows && expected_revision != STORE_REVISION_ANY)
     batch->can_fail_midway = true;
+  batch->has_rows = true;
   struct store_op *op = store_batch_add(batch, kind);
   op->row.name_space = text_copy(batch, name_space);
   op->row.key = text_copy(batch, key);
@@ -154,7 +155,7 @@ void store_batch_append_event(struct store_batch *batch, const struct store_even
     error_set(&batch->error, ERR_ARGUMENT_INVALID, "The event_id is not a UUID.");
     return;
   }
-  if (batch->op_count > 0)
+  if (batch->has_rows)
     batch->can_fail_midway = true; /* it may be a duplicate */
   struct store_op *op = store_batch_add(batch, STORE_OP_EVENT);
   memcpy(op->event_id, id, sizeof(id));

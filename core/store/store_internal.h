@@ -5,6 +5,7 @@
  * store_writer.c    the log-writer thread, groups, completions
  * store_feed.c      the change feed
  * store_portable.c  export and import
+ * event_block.c     events as they lie on disk
  * event_index.c     which event has this id, trace or context (derived data, see there)
  * memory_backend.c, sqlite_*.c   the back ends, behind struct store_backend */
 #ifndef GATEHOUSE_CORE_STORE_INTERNAL_H
@@ -50,7 +51,8 @@ struct store_op {
 
 struct store_batch {
   uint32_t magic;
-  bool can_fail_midway; /* an operation behind the first has an expectation: the back end needs a way back */
+  bool has_rows;
+  bool can_fail_midway; /* an operation behind one on a row may be refused: the back end needs a way back for rows */
   bool import;          /* rows keep their revisions and leave no history behind */
   bool finished;        /* under the store's lock */
   uint64_t import_revision;

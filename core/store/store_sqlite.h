@@ -1,6 +1,7 @@
 /* store_sqlite.h: shared by the sqlite_*.c files only. One connection writes (writer thread), one reads (core thread).
  *
- * sqlite_backend.c  lock file, opening, schema, migrations, integrity check, loading
+ * sqlite_backend.c  lock file, opening, integrity check, loading
+ * sqlite_migrate.c  schema and migrations
  * sqlite_write.c    groups, batches, housekeeping
  * sqlite_read.c     rows, events, history */
 #ifndef GATEHOUSE_CORE_STORE_SQLITE_H
@@ -8,12 +9,15 @@
 
 #include <sqlite3.h>
 
+#include "core/store/event_block.h"
 #include "core/store/store_internal.h"
 
 #define SQLITE_STORE_APPLICATION_ID 0x47545653 /* "GTVS" */
 #define SQLITE_WAL_PAGES_MAX 1024              /* 4 MiB: then the log is copied back and recycled even while busy */
 #define SQLITE_META_SALT "event_index_salt"
 #define SQLITE_META_TRIMMED "trimmed_revision"
+
+#define SQLITE_BLOCK_ADD "INSERT INTO event_block (last_seq, first_seq, crc, heads, bytes) VALUES (?1, ?2, ?3, ?4, ?5)"
 
 /* Statements of the writer, prepared once. */
 #define SQLITE_STORE_STATEMENTS(X)                                                                                     \
@@ -30,10 +34,8 @@
   X(CHANGE_ADD, "INSERT INTO kv_change (revision, ordinal, deleted, name_space, key) VALUES (?1, ?2, ?3, ?4, ?5)")     \
   X(CHANGE_TRIM, "DELETE FROM kv_change WHERE revision <= ?1")                                                         \
   X(META_PUT, "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")                                             \
-  X(EVENT_ADD,                                                                                                         \
-    "INSERT INTO event (seq, event_id, wall_us, trace_id, context_id, project_id, family, type, crc, bytes)"           \
-    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")                                                               \
-  X(EVENT_ID, "SELECT event_id FROM event WHERE seq = ?1")                                                             \
+  X(BLOCK_ADD, SQLITE_BLOCK_ADD)                                                                                       \
+  X(BLOCK_HEADS, "SELECT first_seq, last_seq, crc, heads FROM event_block WHERE last_seq >= ?1 ORDER BY last_seq")     \
   X(BUCKET_GET, "SELECT crc, entries FROM event_bucket WHERE bucket = ?1")                                             \
   X(BUCKET_ADD, "INSERT INTO event_bucket (bucket, crc, entries) VALUES (?1, ?2, ?3)")                                 \
   X(TAIL_ADD,                                                                                                          \
@@ -56,7 +58,8 @@ struct sqlite_store {
   struct event_index *index;
   uint64_t change_history;
   /* Writer thread. */
-  uint64_t trimmed; /* as committed */
+  struct event_blocks blocks; /* of the group, not yet written */
+  uint64_t trimmed;           /* as committed */
   uint64_t trimmed_next;
   uint64_t tail_saved; /* last seq whose hashes are in event_tail or a segment, as committed */
   uint64_t tail_saved_next;
@@ -67,6 +70,11 @@ struct sqlite_store {
 
 /* Maps a result code of db to our error, logs the details; returns false. */
 bool sqlite_store_fail(sqlite3 *db, int code, const char *doing, struct error *err);
+bool sqlite_store_execute(sqlite3 *db, const char *sql, const char *doing, struct error *err);
+extern const uint64_t sqlite_store_schema_version;
+bool sqlite_store_migrate(sqlite3 *db, uint64_t version, struct error *err); /* from version to the newest */
+/* Stores the blocks, through a statement of SQLITE_BLOCK_ADD, and clears them. */
+bool sqlite_store_blocks_write(sqlite3 *db, sqlite3_stmt *add, struct event_blocks *blocks, struct error *err);
 uint32_t sqlite_store_crc(const void *data, size_t length);
 /* Runs a statement that gives no rows; resets it. */
 bool sqlite_store_step(sqlite3 *db, sqlite3_stmt *statement, const char *doing, struct error *err);
@@ -74,6 +82,8 @@ void sqlite_store_bind_text(sqlite3_stmt *statement, int at, const char *text);
 void sqlite_store_bind_bytes(sqlite3_stmt *statement, int at, const void *data, size_t length);
 void sqlite_store_bind_u64(sqlite3_stmt *statement, int at, uint64_t value);
 bool sqlite_store_meta_get_u64(sqlite3 *db, const char *name, uint64_t *value, struct error *err); /* absent: 0 */
+/* The heads of the block that the statement stands on, columns as in BLOCK_HEADS. */
+bool sqlite_store_block_enter(sqlite3_stmt *statement, struct event_block_reader *reader, struct error *err);
 /* Reads one bucket through a statement like BUCKET_GET and adds what it has for hash. */
 bool sqlite_store_bucket_find(sqlite3 *db, sqlite3_stmt *statement, uint64_t first_seq, uint64_t hash,
                               struct event_index_candidates *candidates, struct error *err);
