@@ -1,13 +1,13 @@
 /* caller.c: who is calling (SPI-2, SPI-3, BND-6). A credential is asked about once per lease: the answer is kept under
- * a hash of the credential, the server and the client's address, never beyond its lease, and dropped the moment the
- * core says so. Requests that ask the same thing at once share one call. Failures are never kept. */
-#include <openssl/evp.h>
+ * a keyed hash of the credential, the server and the client's address, never beyond its lease, and dropped the moment
+ * the core says so. Requests that ask the same thing at once share one call. Failures are never kept. */
 #include <string.h>
 
 #include "modules/mcp/mcp_internal.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
+#include "sdk/base/siphash.h"
 #include "sdk/base/str.h"
 #include "wire/nano/core/spi/auth/v1/auth.pb.h"
 
@@ -25,25 +25,22 @@ struct mcp_resolution {
 
 /* ---- keys ---- */
 
-static void digest_text(EVP_MD_CTX *digest, const char *text) {
+static void key_text(struct siphash *hash, const char *text) {
   /* The NUL goes in as well, so that two texts cannot run together. */
-  BASE_CHECK(EVP_DigestUpdate(digest, text, strlen(text) + 1) == 1);
+  siphash_update(hash, text, strlen(text) + 1);
 }
 
-static void key_make(struct http_request *request, const char *server_id, uint8_t key[static MCP_CALLER_KEY_BYTES]) {
-  static EVP_MD_CTX
-      *digest; /* one loop: one context, kept with its algorithm, whose look-up costs more than the hash */
+static void key_make(const struct mcp *mcp, struct http_request *request, const char *server_id,
+                     uint8_t key[static MCP_CALLER_KEY_BYTES]) {
+  struct siphash hash;
   size_t index = 0;
   const char *value;
-  bool first = !digest;
-  if (first)
-    digest = EVP_MD_CTX_new();
-  BASE_CHECK(digest && EVP_DigestInit_ex(digest, first ? EVP_sha256() : NULL, NULL) == 1);
-  digest_text(digest, server_id);
-  digest_text(digest, http_request_client_address(request));
+  siphash_init(&hash, mcp->caller_hash_key);
+  key_text(&hash, server_id);
+  key_text(&hash, http_request_client_address(request));
   while ((value = http_request_header_next(request, "authorization", &index)))
-    digest_text(digest, value);
-  BASE_CHECK(EVP_DigestFinal_ex(digest, key, NULL) == 1);
+    key_text(&hash, value);
+  siphash_final(&hash, key);
 }
 
 /* ---- the cache ---- */
@@ -198,7 +195,7 @@ struct mcp_caller *mcp_caller_resolve(struct mcp *mcp, struct http_request *requ
   uint8_t key[MCP_CALLER_KEY_BYTES];
   struct mcp_caller *caller = NULL;
   struct mcp_resolution *resolution = NULL;
-  key_make(request, server_id, key);
+  key_make(mcp, request, server_id, key);
   HASH_FIND(hh, mcp->callers, key, MCP_CALLER_KEY_BYTES, caller);
   if (caller && caller->valid_until_ms > clock_monotonic_ms())
     return mcp_caller_hold(caller);

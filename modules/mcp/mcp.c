@@ -20,6 +20,7 @@ static bool create(struct module *module, struct error *err) {
   const struct timeval period = {.tv_sec = MCP_SWEEP_MS / 1000};
   struct mcp *mcp = BASE_NEW(struct mcp);
   mcp->module = module;
+  id_random_bytes(mcp->caller_hash_key, sizeof(mcp->caller_hash_key));
   TAILQ_INIT(&mcp->exchanges);
   TAILQ_INIT(&mcp->streams);
   module_state_set(module, mcp);

@@ -14,6 +14,7 @@
 #include "modules/mcp/wire/mcp_wire.h"
 #include "sdk/base/buf.h"
 #include "sdk/base/id.h"
+#include "sdk/base/siphash.h"
 #include "sdk/http/http_server.h"
 #include "sdk/module/module.h"
 
@@ -56,6 +57,7 @@ struct mcp {
   struct http_server *http; /* NULL: does not listen yet */
   struct mcp_config config;
   struct mcp_caller *callers, *callers_by_reference;
+  uint8_t caller_hash_key[SIPHASH_KEY_BYTES]; /* of this process */
   struct mcp_resolution *resolutions;
   size_t page_bytes; /* of all cached lists */
   uint64_t revision; /* of the newest change that Watch told */
@@ -88,7 +90,7 @@ struct mcp_page {
   int64_t valid_until_ms;
 };
 
-#define MCP_CALLER_KEY_BYTES 32
+#define MCP_CALLER_KEY_BYTES SIPHASH_BYTES
 
 struct mcp_caller {
   unsigned holds;

@@ -368,6 +368,11 @@ char *json_string_decode(const char *token, size_t token_length) {
   size_t used = 0;
   while (p < end) {
     char piece[4];
+    const char *plain_end = base_json_plain_end(p, end);
+    memcpy(text + used, p, (size_t)(plain_end - p));
+    used += (size_t)(plain_end - p);
+    if ((p = plain_end) == end)
+      break;
     unsigned count = *p == '"' ? 0 : base_json_unescape(&p, end, piece);
     if (!count || piece[0] == 0) {
       base_free(text);

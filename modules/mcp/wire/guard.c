@@ -100,8 +100,10 @@ bool mcp_accept_takes(const char *accept, const char *media_type) {
   if (!accept)
     return true;
   while (*accept) {
-    accept += strspn(accept, ", \t");
-    size_t item = strcspn(accept, ",");
+    while (*accept == ',' || *accept == ' ' || *accept == '\t')
+      accept++;
+    const char *comma = strchr(accept, ',');
+    size_t item = comma ? (size_t)(comma - accept) : strlen(accept);
     const char *semicolon = memchr(accept, ';', item);
     size_t length = trimmed(accept, semicolon ? (size_t)(semicolon - accept) : item);
     bool matches = (length == media_length && strncasecmp(accept, media_type, length) == 0) ||

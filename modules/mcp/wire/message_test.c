@@ -139,8 +139,14 @@ static const struct {
   const char *a, *b;
   bool same;
 } ids[] = {
-    {"1", "1", true},          {"1", "\"1\"", false}, {"\"a\"", "\"a\"", true}, {"\"a\"", "\"\\u0061\"", true},
-    {"\"a\"", "\"b\"", false}, {"", "", false},
+    {"1", "1", true},
+    {"1", "\"1\"", false},
+    {"\"a\"", "\"a\"", true},
+    {"\"a\"", "\"\\u0061\"", true},
+    {"\"a\"", "\"b\"", false},
+    {"", "", false},
+    {"\"x\\\\n\"", "\"x\\n\"", false},
+    {"\"x\\\\n\"", "\"x\\u005cn\"", true},
 };
 
 START_TEST(ids_are_compared_by_meaning) {

@@ -9,10 +9,12 @@
 
 bool mcp_token_equals(const char *token, size_t token_length, const char *text) {
   size_t length = strlen(text);
-  if (token_length < 2 || token[0] != '"')
+  if (token_length < length + 2 || token[0] != '"')
     return false;
+  if (token_length == length + 2)
+    return memcmp(token + 1, text, length) == 0 && !memchr(text, '\\', length); /* an escape would make it longer */
   if (!memchr(token, '\\', token_length))
-    return token_length == length + 2 && memcmp(token + 1, text, length) == 0;
+    return false;
   char *decoded = json_string_decode(token, token_length);
   bool equal = decoded && strcmp(decoded, text) == 0;
   base_free(decoded);
