@@ -86,7 +86,8 @@ void connection_write(struct http_connection *connection, const struct iovec *pa
   size_t sent = 0;
   if (!connection->secure && evbuffer_get_length(connection->output) == 0) {
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = (size_t)count};
-    ssize_t result = sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t result = count == 1 ? send(connection->fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                                : sendmsg(connection->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (result < 0 && errno != EAGAIN && errno != EINTR) {
       connection_doom(connection, HTTP_CLOSE_PEER);
       return;

@@ -4,6 +4,8 @@
 
 #include "sdk/http/http_internal.h"
 
+#define JOINED_BYTES_MAX 4096 /* a body that is copied behind its head costs less than a second piece */
+
 static void append_decimal(struct buf *out, uint64_t number) {
   char digits[20];
   size_t at = sizeof(digits);
@@ -61,8 +63,13 @@ static struct buf *build_head(struct http_request *request, int status, bool has
 void http1_reply(struct http_request *request, int status, const void *body, size_t body_bytes) {
   struct http_connection *connection = request->connection;
   struct buf *head = build_head(request, status, true, body_bytes);
+  if (request->head_only)
+    body_bytes = 0;
+  bool joined = body_bytes <= JOINED_BYTES_MAX;
+  if (joined && body_bytes > 0)
+    buf_append(head, body, body_bytes);
   struct iovec parts[2] = {{head->data, head->length}, {(void *)(uintptr_t)body, body_bytes}};
-  connection_write(connection, parts, body_bytes > 0 && !request->head_only ? 2 : 1);
+  connection_write(connection, parts, joined ? 1 : 2);
   http1_reply_done(connection);
 }
 
