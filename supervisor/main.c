@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
 #include "supervisor/supervisor.h"
@@ -119,6 +120,7 @@ int main(int argc, char **argv) {
   if (!keep_standard_descriptors())
     return EXIT_STATUS_ENVIRONMENT;
   log_init("supervisor", LOG_INFO);
+  crash_handler_install("supervisor");
   secret_harden_process();
   int status = read_arguments(argc, argv, &arguments, sets);
   if (status < 0)

@@ -10,6 +10,7 @@
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/io.h"
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
@@ -213,6 +214,7 @@ int module_main(int argc, char **argv, const struct module_definition *definitio
     log_level_parse(level_name, &level);
   log_init(definition->module_id, level);
   error_origin_default_set(ERROR_ORIGIN_MODULE);
+  crash_handler_install(definition->module_id);
   secret_harden_process();
   signal(SIGPIPE, SIG_IGN);
 
