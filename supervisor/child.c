@@ -1,11 +1,12 @@
 /* child.c: the life of one child as a table [state][event] → function that returns the next state.
  *
- *                 START     READY   STOP      KILL    EXIT      TIMER     ALIVE
- *   down          spawn     -       -         -       -         -         -
- *   starting      -         up      end       kill    death     too late  -
- *   up            -         -       end       kill    death     silent    feed
- *   stopping      -         -       -         kill    death     kill      -
- *   back-off      spawn     -       cancel    cancel  -         spawn     -
+ *                 START     READY   STOP      KILL    TRACE     EXIT      TIMER     ALIVE
+ *   down          spawn     -       -         -       -         -         -         -
+ *   starting      -         up      end       kill    trace     death     too late  -
+ *   up            -         -       end       kill    trace     death     silent    feed
+ *   stopping      -         -       -         kill    -         death     kill      -
+ *   back-off      spawn     -       cancel    cancel  cancel    -         spawn     -
+ *   tracing       -         -       end       kill    -         death     kill      -
  *
  * The process is held by its pidfd; its number is never used to signal it but for its session's stragglers, while the
  * dead leader is not yet collected and the number cannot be anyone else's. Nothing here allocates after child_init. */
@@ -18,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
 #include "sdk/base/log.h"
@@ -26,6 +28,8 @@
 
 /* From the end of the control channel to the end of the core, which closes it on its way out. */
 #define LEAVING_MS 1000
+/* For a process to write its last words between SIGABRT and SIGKILL. */
+#define TRACE_MS 500
 #define PIPE_READ_BYTES 16384
 #define PIPE_READS_MAX 8 /* in one turn of the loop, so that a talkative child starves nobody */
 
@@ -61,13 +65,24 @@ bool child_restarts(const struct child *child, const struct child_death *death) 
   return child->restart == CONFIG_RESTART_ALWAYS || (child->restart == CONFIG_RESTART_ON_FAILURE && failed);
 }
 
+/* It said, or the kernel did, that another start now would end the same way. */
+static bool death_is_hopeless(const struct child_death *death) {
+  bool left = death->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_STATUS;
+  return death->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_SPAWN ||
+         (left && (death->status == EXIT_STATUS_USAGE || death->status == EXIT_STATUS_ENVIRONMENT));
+}
+
 /* Decides what follows a death and records it in *death. */
 static void plan(struct child *child, struct child_death *death, bool restart) {
   death->next_step = supervisor_control_v1_NextStep_NEXT_STEP_DOWN;
   death->delay_ms = 0;
   if (!restart)
     return;
-  death->delay_ms = backoff_next(&child->backoff, death->uptime_ms, (uint32_t)id_random_u64());
+  const struct backoff_life life = {.uptime_ms = death->uptime_ms,
+                                    .ready_ms = death->ready_ms,
+                                    .ready = death->was_ready,
+                                    .hopeless = death_is_hopeless(death)};
+  death->delay_ms = backoff_next(&child->backoff, &life, (uint32_t)id_random_u64());
   death->next_step = death->delay_ms == 0 ? supervisor_control_v1_NextStep_NEXT_STEP_RESTART_NOW
                                           : supervisor_control_v1_NextStep_NEXT_STEP_RESTART_LATER;
 }
@@ -96,7 +111,6 @@ static enum child_state spawn_failed(struct child *child, const struct spawn_res
                               .generation = child->generation,
                               .error_name = strerrorname_np(result->error),
                               .step = result->step};
-  child->backoff.spent = BACKOFF_CREDIT_MAX; /* at once is not sooner than now: a program that is not there stays so */
   plan(child, &death, child_restarts(child, &death));
   child->last_death = death;
   child->deaths++;
@@ -139,8 +153,15 @@ static enum child_state do_spawn(struct child *child) {
   return CHILD_STARTING;
 }
 
-static enum child_state do_ready(struct child *child) {
+void child_proven(struct child *child) {
+  if (child->ready)
+    return;
   child->ready = true;
+  child->ready_us = clock_monotonic_us();
+}
+
+static enum child_state do_ready(struct child *child) {
+  child_proven(child);
   event_del(&child->timer);
   if (child->watchdog_ms > 0)
     timer_arm(child, child->watchdog_ms);
@@ -165,6 +186,15 @@ static enum child_state do_kill(struct child *child) {
   child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED;
   send_signal(child, SIGKILL);
   return child->state;
+}
+
+/* It hangs, or is given up: it may say where, but not for long. */
+static enum child_state do_trace(struct child *child) {
+  child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED;
+  send_signal(child, SIGABRT);
+  send_signal(child, SIGCONT); /* a stopped process cannot hear */
+  timer_arm(child, TRACE_MS);
+  return CHILD_TRACING;
 }
 
 static enum child_state kill_because(struct child *child, supervisor_control_v1_ExitCause cause, const char *message) {
@@ -197,15 +227,22 @@ static void describe(const struct child *child, const siginfo_t *info, struct ch
     death->status = info->si_status;
   else
     death->signal = info->si_status;
-  bool by_us = child->ending == supervisor_control_v1_ExitCause_EXIT_CAUSE_STOPPED || death->signal == SIGKILL;
+  if (child->ready)
+    death->ready_ms = (uint64_t)(clock_monotonic_us() - child->ready_us) / 1000;
+  bool by_us = child->ending == supervisor_control_v1_ExitCause_EXIT_CAUSE_STOPPED || death->signal == SIGKILL ||
+               (child->state == CHILD_TRACING && death->signal == SIGABRT);
   if (child->ending != supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED && by_us)
     death->cause = child->ending; /* one that left by itself just before our SIGKILL keeps its own cause */
+  else if (death->status == EXIT_STATUS_MEMORY)
+    death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_MEMORY;
   else if (death->signal)
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_SIGNAL;
   else
     death->cause = death->status ? supervisor_control_v1_ExitCause_EXIT_CAUSE_STATUS
                                  : supervisor_control_v1_ExitCause_EXIT_CAUSE_CLEAN;
 }
+
+_Static_assert((int)EXIT_STATUS_MEMORY == BASE_EXIT_OUT_OF_MEMORY, "what our own processes end with");
 
 static enum child_state do_death(struct child *child) {
   siginfo_t info = {0};
@@ -253,10 +290,12 @@ static child_action *const machine[CHILD_STATE_COUNT][CHILD_EVENT_COUNT] = {
     [CHILD_STARTING] = {[CHILD_EVENT_READY] = do_ready,
                         [CHILD_EVENT_STOP] = do_end,
                         [CHILD_EVENT_KILL] = do_kill,
+                        [CHILD_EVENT_TRACE] = do_trace,
                         [CHILD_EVENT_EXIT] = do_death,
                         [CHILD_EVENT_TIMER] = do_start_timeout},
     [CHILD_UP] = {[CHILD_EVENT_STOP] = do_end,
                   [CHILD_EVENT_KILL] = do_kill,
+                  [CHILD_EVENT_TRACE] = do_trace,
                   [CHILD_EVENT_EXIT] = do_death,
                   [CHILD_EVENT_TIMER] = do_watchdog,
                   [CHILD_EVENT_ALIVE] = do_feed},
@@ -264,7 +303,12 @@ static child_action *const machine[CHILD_STATE_COUNT][CHILD_EVENT_COUNT] = {
     [CHILD_BACKOFF] = {[CHILD_EVENT_START] = do_spawn,
                        [CHILD_EVENT_STOP] = do_cancel,
                        [CHILD_EVENT_KILL] = do_cancel,
+                       [CHILD_EVENT_TRACE] = do_cancel,
                        [CHILD_EVENT_TIMER] = do_spawn},
+    [CHILD_TRACING] = {[CHILD_EVENT_STOP] = do_end,
+                       [CHILD_EVENT_KILL] = do_kill,
+                       [CHILD_EVENT_EXIT] = do_death,
+                       [CHILD_EVENT_TIMER] = do_kill},
 };
 
 void child_happens(struct child *child, enum child_event event) {
@@ -283,8 +327,9 @@ void child_stop(struct child *child, uint32_t grace_ms, bool restart) {
   child_happens(child, CHILD_EVENT_STOP);
 }
 
-void child_hold(struct child *child, bool held, const char *reason) {
+void child_hold(struct child *child, bool held, const char *reason, const char *code) {
   child->held = held;
+  str_copy(child->hold_code, sizeof(child->hold_code), held ? code : "");
   str_copy(child->hold_reason, sizeof(child->hold_reason), held ? reason : "");
   if (held && child->state == CHILD_BACKOFF)
     child_happens(child, CHILD_EVENT_STOP);
@@ -296,7 +341,8 @@ void child_expect_end(struct child *child) {
 }
 
 bool child_is_running(const struct child *child) {
-  return child->state == CHILD_STARTING || child->state == CHILD_UP || child->state == CHILD_STOPPING;
+  return child->state == CHILD_STARTING || child->state == CHILD_UP || child->state == CHILD_STOPPING ||
+         child->state == CHILD_TRACING;
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {

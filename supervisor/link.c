@@ -104,7 +104,8 @@ static void build_entry(struct supervisor *supervisor, const struct child *child
   str_copy(entry->module_id, sizeof(entry->module_id), child->id);
   entry->generation = child->generation;
   entry->pid = child->pid;
-  entry->state = (supervisor_control_v1_ProcessState)(child->state + 1);
+  entry->state = child->state == CHILD_TRACING ? supervisor_control_v1_ProcessState_PROCESS_STATE_STOPPING
+                                               : (supervisor_control_v1_ProcessState)(child->state + 1);
   if (child_is_running(child))
     entry->uptime_ms = (uint64_t)(clock_monotonic_us() - child->spawned_us) / 1000;
   entry->starts = child->starts;
@@ -235,8 +236,8 @@ struct order {
   char module_id[64];
   uint64_t generation;
   uint32_t grace_ms;
-  bool held;
-  char reason[CHILD_TEXT_BYTES];
+  bool held, trace;
+  char reason[CHILD_TEXT_BYTES], code[CHILD_CODE_BYTES];
 };
 
 static void refuse(struct supervisor *supervisor, const struct order *order, supervisor_control_v1_Reason reason) {
@@ -336,7 +337,7 @@ static void on_kill(struct supervisor *supervisor, const struct order *order) {
   if (!child)
     return;
   accept_order(supervisor, order);
-  child_happens(child, CHILD_EVENT_KILL);
+  child_happens(child, order->trace ? CHILD_EVENT_TRACE : CHILD_EVENT_KILL);
 }
 
 static void on_hold(struct supervisor *supervisor, const struct order *order) {
@@ -344,7 +345,13 @@ static void on_hold(struct supervisor *supervisor, const struct order *order) {
   if (!child)
     return;
   accept_order(supervisor, order);
-  child_hold(child, order->held, order->reason);
+  child_hold(child, order->held, order->reason, order->code);
+}
+
+static void on_module_ready(struct supervisor *supervisor, const struct order *order) {
+  struct child *child = supervisor_child_find(supervisor, order->module_id);
+  if (child && !child->is_core && child->generation == order->generation && child_is_running(child))
+    child_proven(child);
 }
 
 static void on_list(struct supervisor *supervisor, const struct order *order) {
@@ -377,11 +384,17 @@ static void copy_order(const message *in, struct order *order) {
   case supervisor_control_v1_ControlMessage_kill_tag:
     str_copy(order->module_id, sizeof(order->module_id), in->body.kill.module_id);
     order->generation = in->body.kill.generation;
+    order->trace = in->body.kill.trace;
     break;
   case supervisor_control_v1_ControlMessage_hold_tag:
     str_copy(order->module_id, sizeof(order->module_id), in->body.hold.module_id);
     order->held = in->body.hold.held;
     str_copy(order->reason, sizeof(order->reason), in->body.hold.reason);
+    str_copy(order->code, sizeof(order->code), in->body.hold.code);
+    break;
+  case supervisor_control_v1_ControlMessage_module_ready_tag:
+    str_copy(order->module_id, sizeof(order->module_id), in->body.module_ready.module_id);
+    order->generation = in->body.module_ready.generation;
     break;
   case supervisor_control_v1_ControlMessage_shutdown_tag:
     str_copy(order->reason, sizeof(order->reason), in->body.shutdown.reason);
@@ -402,6 +415,7 @@ static const struct {
     {supervisor_control_v1_ControlMessage_restart_tag, on_restart},
     {supervisor_control_v1_ControlMessage_kill_tag, on_kill},
     {supervisor_control_v1_ControlMessage_hold_tag, on_hold},
+    {supervisor_control_v1_ControlMessage_module_ready_tag, on_module_ready},
     {supervisor_control_v1_ControlMessage_list_processes_tag, on_list},
     {supervisor_control_v1_ControlMessage_shutdown_tag, on_shutdown},
 };

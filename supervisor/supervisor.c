@@ -213,7 +213,7 @@ static bool start_children(struct supervisor *supervisor, struct error *err) {
       image_module_prepare(supervisor, child);
     if (!child_init(child, supervisor->base, err))
       return false;
-    child_hold(child, child->config && !child->config->enabled, "not enabled in the configuration");
+    child_hold(child, child->config && !child->config->enabled, "not enabled in the configuration", "");
   }
   child_happens(&supervisor->children[0], CHILD_EVENT_START);
   return true;

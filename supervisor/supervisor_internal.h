@@ -18,13 +18,22 @@ struct supervisor;
 /* ---- child.c: one child's life --------------------------------------------------------------------------------------
  */
 
-enum child_state { CHILD_DOWN, CHILD_STARTING, CHILD_UP, CHILD_STOPPING, CHILD_BACKOFF, CHILD_STATE_COUNT };
+enum child_state {
+  CHILD_DOWN,
+  CHILD_STARTING,
+  CHILD_UP,
+  CHILD_STOPPING,
+  CHILD_BACKOFF,
+  CHILD_TRACING,
+  CHILD_STATE_COUNT
+};
 
 enum child_event {
   CHILD_EVENT_START, /* run, whatever was before */
   CHILD_EVENT_READY, /* it said READY=1 */
   CHILD_EVENT_STOP,  /* end politely */
   CHILD_EVENT_KILL,  /* end now */
+  CHILD_EVENT_TRACE, /* end now, and write where it was */
   CHILD_EVENT_EXIT,  /* the process is gone */
   CHILD_EVENT_TIMER, /* the state's time is over */
   CHILD_EVENT_ALIVE, /* it said WATCHDOG=1 */
@@ -35,7 +44,7 @@ struct child_death {
   supervisor_control_v1_ExitCause cause;
   int status, signal;
   int64_t wall_us;
-  uint64_t generation, uptime_ms;
+  uint64_t generation, uptime_ms, ready_ms;
   pid_t pid;
   bool was_ready;
   supervisor_control_v1_NextStep next_step;
@@ -45,6 +54,7 @@ struct child_death {
 
 #define CHILD_MAGIC 0x6368696cu
 #define CHILD_TEXT_BYTES 128
+#define CHILD_CODE_BYTES 64
 
 struct child {
   uint32_t magic;
@@ -61,10 +71,11 @@ struct child {
   int pidfd, pipe_read;
   int64_t spawned_us;
   unsigned starts, deaths;
-  bool ready;          /* said so in this life */
+  bool ready;          /* it said so in this life, or the core did */
+  int64_t ready_us;    /* since when */
   bool restart_wanted; /* start again when the stop is done */
   bool held;
-  char hold_reason[CHILD_TEXT_BYTES], status[CHILD_TEXT_BYTES];
+  char hold_reason[CHILD_TEXT_BYTES], hold_code[CHILD_CODE_BYTES], status[CHILD_TEXT_BYTES];
   supervisor_control_v1_ExitCause ending; /* why we end it; unspecified: we do not */
   uint32_t grace_ms;                      /* of the stop under way */
   struct child_death last_death;
@@ -84,7 +95,10 @@ void child_free(struct child *child);
 void child_happens(struct child *child, enum child_event event);
 /* Stop with a grace of its own; 0: the configured one. */
 void child_stop(struct child *child, uint32_t grace_ms, bool restart);
-void child_hold(struct child *child, bool held, const char *reason);
+/* code: what clients of its listeners are answered with meanwhile; "": they wait. */
+void child_hold(struct child *child, bool held, const char *reason, const char *code);
+/* It is ready, as far as the next death is judged by it; nothing else follows. */
+void child_proven(struct child *child);
 /* It has hung up and should be gone in a moment; if not, it is killed as for silence. */
 void child_expect_end(struct child *child);
 bool child_is_running(const struct child *child);

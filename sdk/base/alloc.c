@@ -1,4 +1,5 @@
-/* alloc.c: malloc that never answers NULL. Running out of memory is reported with write(2) only and aborts. */
+/* alloc.c: malloc that never answers NULL. Running out of memory is reported with write(2) only and ends the process
+ * with a status that says so. */
 #include "sdk/base/alloc.h"
 
 #include <stdarg.h>
@@ -11,7 +12,7 @@ static void __attribute__((noreturn, cold)) out_of_memory(void) {
   static const char line[] = "{\"level\":\"panic\",\"room\":\"base\",\"message\":\"out of memory\"}\n";
   ssize_t ignored = write(STDERR_FILENO, line, sizeof line - 1);
   (void)ignored;
-  abort();
+  _exit(BASE_EXIT_OUT_OF_MEMORY);
 }
 
 static size_t product(size_t count, size_t size_bytes) {

@@ -1,9 +1,12 @@
-/* alloc.h: memory. Allocation never returns NULL: out of memory is reported on stderr and aborts. base_free(NULL) is
- * fine. All sizes in bytes; array sizes are multiplied with overflow checks. Any thread. */
+/* alloc.h: memory. Allocation never returns NULL: out of memory is reported on stderr and ends the process with
+ * BASE_EXIT_OUT_OF_MEMORY, so that its supervisor knows the cause. base_free(NULL) is fine. All sizes in bytes; array
+ * sizes are multiplied with overflow checks. Any thread. */
 #ifndef GATEHOUSE_BASE_ALLOC_H
 #define GATEHOUSE_BASE_ALLOC_H
 
 #include <stddef.h>
+
+#define BASE_EXIT_OUT_OF_MEMORY 112
 
 void *base_alloc(size_t size_bytes) __attribute__((malloc, returns_nonnull));
 void *base_calloc(size_t count, size_t size_bytes) __attribute__((malloc, returns_nonnull)); /* zeroed */

@@ -1,4 +1,4 @@
-/* run_module.c: `module describe|restart|upgrade|rollback`. */
+/* run_module.c: `module describe|restart|drain|stop|start|release|upgrade|rollback`. */
 #include <stdio.h>
 #include <string.h>
 
@@ -50,6 +50,43 @@ static void history_write(const Core__Admin__V1__DescribeModuleResponse *module,
   ctl_table_finish(&table, target);
 }
 
+static void words_write(char *const *words, size_t count, struct buf *target) {
+  for (size_t i = 0; i < count; i++) {
+    buf_append_text(target, "  ");
+    ctl_text_append_safe(target, words[i], strlen(words[i]));
+    buf_append_char(target, '\n');
+  }
+}
+
+/* Deaths that nobody ordered, with what each wrote last; the newest one's words are the module's last words. */
+static void deaths_write(const Core__Admin__V1__DescribeModuleResponse *module, struct buf *target) {
+  static const char *const heads[] = {"WHEN (UTC)", "GENERATION", "KIND", "CAUSE", "READY FOR", "DETAIL"};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < module->n_deaths; i++) {
+    const Core__Admin__V1__ModuleDeath *death = module->deaths[i];
+    char when[32], ready[32];
+    ctl_time_format(death->at_ms, when);
+    ctl_duration_format(death->ready_ms, ready);
+    ctl_table_cell(table, when);
+    ctl_table_cell_number(table, death->generation);
+    ctl_table_cell(table, death->kind);
+    ctl_table_cell(table, death->cause);
+    ctl_table_cell(table, death->ready_ms ? ready : "-");
+    ctl_table_cell(table, death->detail);
+  }
+  buf_append_text(target, "\ndeaths:");
+  for (size_t i = 0; i < module->n_death_counts; i++)
+    buf_printf(target, "%s %s %u", i ? "," : "", module->death_counts[i]->cause, module->death_counts[i]->count);
+  buf_append_char(target, '\n');
+  ctl_table_finish(&table, target);
+  for (size_t i = 0; i < module->n_deaths; i++) {
+    if (module->deaths[i]->n_last_words == 0)
+      continue;
+    buf_printf(target, "\nlast words of generation %llu:\n", (unsigned long long)module->deaths[i]->generation);
+    words_write(module->deaths[i]->last_words, module->deaths[i]->n_last_words, target);
+  }
+}
+
 static int described(const char *id, const Core__Admin__V1__DescribeModuleResponse *module) {
   struct buf text = {0};
   line(&text, "module", id);
@@ -63,11 +100,9 @@ static int described(const char *id, const Core__Admin__V1__DescribeModuleRespon
   history_write(module, &text);
   if (module->n_last_words)
     buf_append_text(&text, "\nlast words of the instance before:\n");
-  for (size_t i = 0; i < module->n_last_words; i++) {
-    buf_append_text(&text, "  ");
-    ctl_text_append_safe(&text, module->last_words[i], strlen(module->last_words[i]));
-    buf_append_char(&text, '\n');
-  }
+  words_write(module->last_words, module->n_last_words, &text);
+  if (module->n_deaths)
+    deaths_write(module, &text);
   int status = ctl_print(&text);
   buf_free(&text);
   return status;
@@ -86,30 +121,94 @@ int ctl_run_module_describe(struct ctl *ctl) {
   return status;
 }
 
-/* "restarting mcp (generation 7)", or the message. */
+/* "restarting mcp (generation 7)", or the message; generation 0: not known yet. */
 static int under_way(const struct ctl *ctl, const char *what, uint64_t generation, const ProtobufCMessage *reply) {
   struct buf text = {0};
   if (ctl->output != CTL_OUTPUT_TABLE)
     return ctl_print_message(ctl, reply);
-  buf_printf(&text, "%s %s (generation %llu)\n", what, ctl->arguments[0], (unsigned long long)generation);
+  buf_printf(&text, "%s %s", what, ctl->arguments[0]);
+  if (generation > 0)
+    buf_printf(&text, " (generation %llu)", (unsigned long long)generation);
+  buf_append_char(&text, '\n');
   int status = ctl_print(&text);
   buf_free(&text);
   return status;
 }
 
+/* A time given as an option, in milliseconds; 0: none was. False: it is no time, and that was said. */
+static bool drain_time(const struct ctl *ctl, const char *option, uint32_t *drain_ms) {
+  const char *text = ctl_text(ctl, option);
+  uint64_t given_ms = 0;
+  if (text && (!ctl_duration_parse(text, &given_ms) || given_ms == 0 || given_ms > INT32_MAX)) {
+    ctl_fail_usage("--%s is a time such as 5s or 2m, not \"%.60s\"", option, text);
+    return false;
+  }
+  *drain_ms = (uint32_t)given_ms;
+  return true;
+}
+
 int ctl_run_module_restart(struct ctl *ctl) {
   Core__Admin__V1__RestartModuleRequest request = CORE__ADMIN__V1__RESTART_MODULE_REQUEST__INIT;
-  const char *drain = ctl_text(ctl, "drain");
-  uint64_t drain_ms = 0;
   int status;
-  if (drain && (!ctl_duration_parse(drain, &drain_ms) || drain_ms == 0 || drain_ms > INT32_MAX))
-    return ctl_fail_usage("--drain is a time such as 5s or 2m, not \"%.60s\"", drain);
   request.module_id = ctl->arguments[0];
-  request.drain_deadline_ms = (uint32_t)drain_ms;
+  if (!drain_time(ctl, "drain", &request.drain_deadline_ms))
+    return CTL_EXIT_USAGE;
   Core__Admin__V1__RestartModuleResponse *reply =
       ctl_call_or_fail(ctl, "ModuleAdminService/RestartModule", &request.base, &status);
   if (reply)
     status = under_way(ctl, "restarting", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_drain(struct ctl *ctl) {
+  Core__Admin__V1__DrainModuleRequest request = CORE__ADMIN__V1__DRAIN_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  if (!drain_time(ctl, "deadline", &request.deadline_ms))
+    return CTL_EXIT_USAGE;
+  Core__Admin__V1__DrainModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/DrainModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "draining", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_stop(struct ctl *ctl) {
+  Core__Admin__V1__StopModuleRequest request = CORE__ADMIN__V1__STOP_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  if (!drain_time(ctl, "drain", &request.drain_deadline_ms))
+    return CTL_EXIT_USAGE;
+  Core__Admin__V1__StopModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/StopModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "stopping", reply->generation, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_start(struct ctl *ctl) {
+  Core__Admin__V1__StartModuleRequest request = CORE__ADMIN__V1__START_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  Core__Admin__V1__StartModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/StartModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "starting", 0, &reply->base);
+  ctl_message_free(reply);
+  return status;
+}
+
+int ctl_run_module_release(struct ctl *ctl) {
+  Core__Admin__V1__ReleaseModuleRequest request = CORE__ADMIN__V1__RELEASE_MODULE_REQUEST__INIT;
+  int status;
+  request.module_id = ctl->arguments[0];
+  Core__Admin__V1__ReleaseModuleResponse *reply =
+      ctl_call_or_fail(ctl, "ModuleAdminService/ReleaseModule", &request.base, &status);
+  if (reply)
+    status = under_way(ctl, "released; starting", 0, &reply->base);
   ctl_message_free(reply);
   return status;
 }

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness.processes import wait_until
-from harness.supervised import (DOWN, HELD, KILLED, LATER, MISSING, NOW, RUNNING, SIGNAL, STALE, STARTING, START_TIMEOUT,
+from harness.supervised import (DOWN, HELD, KILLED, LATER, MEMORY, MISSING, NOW, RUNNING, SIGNAL, STALE, STARTING, START_TIMEOUT,
                                 STATUS, STAY_DOWN, STOPPED, SUPERVISOR, Stack, UNKNOWN_MODULE, UP, WATCHDOG, alive, ask,
                                 module)
 
@@ -117,14 +117,59 @@ def test_lif_7_a_module_that_exits_at_once_backs_off():
     with Stack([module("web", "print", "no good", "print", '{"json": true}', "exit", "3")]) as stack:
         core = stack.core()
         core.start("web")
-        steps = [core.until("Exited") for _ in range(5)]
-        assert [s["next_step"] for s in steps] == [NOW, NOW, NOW, LATER, LATER]
+        steps = [core.until("Exited") for _ in range(4)]
+        assert [s["next_step"] for s in steps] == [NOW, LATER, LATER, LATER]
         assert all(s["cause"] == STATUS and s["status"] == 3 for s in steps)
-        assert 80 <= steps[3]["delay_ms"] <= 120 and 160 <= steps[4]["delay_ms"] <= 240
+        assert 80 <= steps[1]["delay_ms"] <= 120 and 160 <= steps[2]["delay_ms"] <= 240 and 320 <= steps[3]["delay_ms"] <= 480
         assert steps[0]["last_words"] == ["no good", '{"json": true}']
         assert [s["generation"] for s in steps] == sorted({s["generation"] for s in steps})
         assert '\n{"json": true}\n' in stack.log()
         assert all(json.loads(line) for line in stack.log().splitlines())
+
+
+def test_lif_7_a_module_that_was_ready_is_back_at_once_three_times_in_a_row():
+    """An incident, not a bad version: the credit of backoff.h."""
+    with Stack([module("web", "ready", "feed", "5", "exit", "3")]) as stack:
+        core = stack.core()
+        core.start("web")
+        steps = [core.until("Exited") for _ in range(5)]
+        assert [s["next_step"] for s in steps] == [NOW, NOW, NOW, LATER, LATER]
+        assert all(s["was_ready"] == 1 for s in steps)
+
+
+def test_lif_7_the_cores_word_makes_a_module_ready_that_says_nothing_itself():
+    with Stack([module("web", "sleep")]) as stack:
+        core = stack.core()
+        spawned = core.start("web")
+        core.order(f"module_ready web {spawned['generation'] + 1}")  # not this one
+        core.order(f"module_ready web {spawned['generation']}")
+        core.processes()
+        os.kill(spawned["pid"], signal.SIGKILL)
+        exited = core.until("Exited")
+        assert exited["was_ready"] == 1 and exited["next_step"] == NOW
+        os.kill(core.until("Spawned")["pid"], signal.SIGKILL)
+        assert core.until("Exited")["was_ready"] == 0
+
+
+def test_a_death_by_its_memory_limit_is_told_by_cause():
+    with Stack([module("web", "exit", "112", restart="never")]) as stack:
+        core = stack.core()
+        core.start("web")
+        assert core.until("Exited")["cause"] == MEMORY
+
+
+@pytest.mark.parametrize("steps,signal_number", [(["sleep"], signal.SIGABRT), (["deaf_to_abort", "sleep"], signal.SIGKILL)])
+def test_a_process_that_hangs_may_write_where_and_is_killed_half_a_second_later(steps, signal_number):
+    with Stack([module("web", "ready", *steps)]) as stack:
+        core = stack.core()
+        spawned = core.start("web")
+        core.until("Notified")
+        os.kill(spawned["pid"], signal.SIGSTOP)
+        begin = time.monotonic()
+        core.order(f"trace web {spawned['generation']}")
+        exited = core.until("Exited")
+        assert exited["cause"] == KILLED and exited["signal"] == signal_number and exited["next_step"] == NOW
+        assert (time.monotonic() - begin > 0.4) == (signal_number == signal.SIGKILL)
 
 
 def test_a_crash_leaves_last_words():
@@ -137,7 +182,8 @@ def test_a_crash_leaves_last_words():
 
 
 @pytest.mark.parametrize("restart,step,next_step", [
-    ("always", "0", NOW), ("always", "1", NOW), ("always", "125", STAY_DOWN), ("on-failure", "0", STAY_DOWN),
+    ("always", "0", NOW), ("always", "1", NOW), ("always", "125", STAY_DOWN), ("always", "100", LATER), ("always", "111", LATER),
+    ("on-failure", "111", LATER), ("on-failure", "0", STAY_DOWN),
     ("on-failure", "1", NOW), ("on-failure", "100", STAY_DOWN), ("on-failure", "125", STAY_DOWN), ("never", "1", STAY_DOWN)])
 def test_restart_policies(restart, step, next_step):
     with Stack([module("web", "exit", step, restart=restart)]) as stack:

@@ -19,6 +19,7 @@ CHILD = BUILD / "tests" / "test_child"
 FAKE_CORE = BUILD / "tests" / "fake_core"
 
 CLEAN, STATUS, SIGNAL, STOPPED, KILLED, START_TIMEOUT, WATCHDOG = range(1, 8)  # ExitCause
+MEMORY = 9
 NOW, LATER, STAY_DOWN = 1, 2, 3  # NextStep
 DOWN, STARTING, UP, STOPPING, BACKOFF = range(1, 6)  # ProcessState
 UNKNOWN_MODULE, STALE, RUNNING, NOT_RUNNING, SHUTTING_DOWN, HELD = range(1, 7)  # Reason
