@@ -18,6 +18,7 @@
 #include "core/spi/spi.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/clock.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/io.h"
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
@@ -227,6 +228,12 @@ static bool descriptor_read(const char *variable, int *fd, struct error *err) {
   return true;
 }
 
+#define PROBE(module, kind)                                                                                            \
+  {                                                                                                                    \
+    (uint32_t)(module).probe_##kind##_interval_ms, (uint32_t)(module).probe_##kind##_timeout_ms,                       \
+        (uint32_t)(module).probe_##kind##_failures, (uint32_t)(module).probe_##kind##_successes                        \
+  }
+
 static bool open_lifecycle(struct core *core, struct error *err) {
   static const char *const levels[] = {"debug", "info", "warn", "error", "fatal"};
   const struct config *config = core->config;
@@ -236,14 +243,21 @@ static bool open_lifecycle(struct core *core, struct error *err) {
     return false;
   core->modules = base_calloc(config->modules_count + 1, sizeof(*core->modules));
   for (size_t i = 0; i < config->modules_count; i++)
-    core->modules[i] =
-        (struct lifecycle_module_config){.module_id = config->modules[i].id,
-                                         .config_json = config->modules[i].config,
-                                         .config_length = strlen(config->modules[i].config),
-                                         .start_timeout_ms = (uint32_t)config->modules[i].start_timeout_ms,
-                                         .binary = config->modules[i].binary};
+    core->modules[i] = (struct lifecycle_module_config){
+        .module_id = config->modules[i].id,
+        .config_json = config->modules[i].config,
+        .config_length = strlen(config->modules[i].config),
+        .start_timeout_ms = (uint32_t)config->modules[i].start_timeout_ms,
+        .drain_timeout_ms = (uint32_t)config->modules[i].drain_timeout_ms,
+        .intensity = {(uint32_t)config->modules[i].quarantine_deaths, (uint32_t)config->modules[i].quarantine_window_ms,
+                      (uint32_t)config->modules[i].quarantine_late_starts},
+        .startup = PROBE(config->modules[i], startup),
+        .liveness = PROBE(config->modules[i], liveness),
+        .readiness = PROBE(config->modules[i], readiness),
+        .binary = config->modules[i].binary};
   const struct lifecycle_options options = {
       .loop = core->loop,
+      .store = core->store,
       .policy = core->policy,
       .psg = core->psg,
       .observe = core->observe,
@@ -438,6 +452,7 @@ int main(int argc, char **argv) {
     return EXIT_USAGE;
   log_init("core", (enum log_level)core.config->log_level);
   error_origin_default_set(ERROR_ORIGIN_CORE);
+  crash_handler_install("core");
   secret_harden_process();
   umask(077);
   core.signal_fd = signals_block();

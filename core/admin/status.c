@@ -51,15 +51,53 @@ void admin_describe_module(const struct admin_call *call) {
   core__admin__v1__describe_module_response__free_unpacked(response, NULL);
 }
 
+/* Carries an order out and audits it; true: the reply is to be sent. */
+static bool ordered(const struct admin_call *call, enum lifecycle_order order, const char *action,
+                    const char *module_id, uint32_t deadline_ms, uint64_t *generation) {
+  struct error err = {0};
+  bool ok = lifecycle_order(call->admin->options.lifecycle, order, module_id, deadline_ms, generation, &err);
+  admin_audit(call->admin, action, module_id, ok ? NULL : &err);
+  if (!ok)
+    core_rpc_call_fail(call->call, &err);
+  return ok;
+}
+
 void admin_restart_module(const struct admin_call *call) {
   const Core__Admin__V1__RestartModuleRequest *request = (const void *)call->request;
   Core__Admin__V1__RestartModuleResponse response = CORE__ADMIN__V1__RESTART_MODULE_RESPONSE__INIT;
-  struct error err = {0};
-  bool ok = lifecycle_restart(call->admin->options.lifecycle, request->module_id, request->drain_deadline_ms,
-                              &response.generation, &err);
-  admin_audit(call->admin, "module.restarted", request->module_id, ok ? NULL : &err);
-  if (ok)
+  if (ordered(call, LIFECYCLE_ORDER_RESTART, "module.restarted", request->module_id, request->drain_deadline_ms,
+              &response.generation))
     core_rpc_call_reply_message(call->call, &response.base);
-  else
-    core_rpc_call_fail(call->call, &err);
+}
+
+void admin_drain_module(const struct admin_call *call) {
+  const Core__Admin__V1__DrainModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__DrainModuleResponse response = CORE__ADMIN__V1__DRAIN_MODULE_RESPONSE__INIT;
+  if (ordered(call, LIFECYCLE_ORDER_DRAIN, "module.drained", request->module_id, request->deadline_ms,
+              &response.generation))
+    core_rpc_call_reply_message(call->call, &response.base);
+}
+
+void admin_stop_module(const struct admin_call *call) {
+  const Core__Admin__V1__StopModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__StopModuleResponse response = CORE__ADMIN__V1__STOP_MODULE_RESPONSE__INIT;
+  if (ordered(call, LIFECYCLE_ORDER_STOP, "module.stopped", request->module_id, request->drain_deadline_ms,
+              &response.generation))
+    core_rpc_call_reply_message(call->call, &response.base);
+}
+
+void admin_start_module(const struct admin_call *call) {
+  const Core__Admin__V1__StartModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__StartModuleResponse response = CORE__ADMIN__V1__START_MODULE_RESPONSE__INIT;
+  uint64_t generation;
+  if (ordered(call, LIFECYCLE_ORDER_START, "module.started", request->module_id, 0, &generation))
+    core_rpc_call_reply_message(call->call, &response.base);
+}
+
+void admin_release_module(const struct admin_call *call) {
+  const Core__Admin__V1__ReleaseModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__ReleaseModuleResponse response = CORE__ADMIN__V1__RELEASE_MODULE_RESPONSE__INIT;
+  uint64_t generation;
+  if (ordered(call, LIFECYCLE_ORDER_RELEASE, "module.released", request->module_id, 0, &generation))
+    core_rpc_call_reply_message(call->call, &response.base);
 }

@@ -45,25 +45,52 @@ static bool order_send(struct lifecycle_control *control, struct control_message
   return false;
 }
 
-static void start_order(struct lifecycle_control *control, const char *module_id) {
+bool lifecycle_control_start(struct lifecycle_control *control, const char *module_id, struct error *err) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_start_tag}};
   str_copy(message.pb.body.start.module_id, sizeof(message.pb.body.start.module_id), module_id);
+  return order_send(control, &message, err);
+}
+
+bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
+                           struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_stop_tag}};
+  str_copy(message.pb.body.stop.module_id, sizeof(message.pb.body.stop.module_id), module_id);
+  message.pb.body.stop.generation = generation;
+  return order_send(control, &message, err);
+}
+
+void lifecycle_control_hold(struct lifecycle_control *control, const char *module_id, bool held, const char *reason,
+                            enum error_code code) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_hold_tag}};
+  supervisor_control_v1_Hold *hold = &message.pb.body.hold;
+  str_copy(hold->module_id, sizeof(hold->module_id), module_id);
+  hold->held = held;
+  str_copy(hold->reason, sizeof(hold->reason), reason);
+  if (held && code != ERR_NONE)
+    str_copy(hold->code, sizeof(hold->code), error_code_text(code));
+  order_send(control, &message, NULL);
+}
+
+void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_module_ready_tag}};
+  str_copy(message.pb.body.module_ready.module_id, sizeof(message.pb.body.module_ready.module_id), module_id);
+  message.pb.body.module_ready.generation = generation;
   order_send(control, &message, NULL);
 }
 
 bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,
-                               uint32_t grace_ms, struct error *err) {
+                               struct error *err) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_restart_tag}};
   str_copy(message.pb.body.restart.module_id, sizeof(message.pb.body.restart.module_id), module_id);
   message.pb.body.restart.generation = generation;
-  message.pb.body.restart.grace_ms = grace_ms;
   return order_send(control, &message, err);
 }
 
-void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation) {
+void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation, bool trace) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_kill_tag}};
   str_copy(message.pb.body.kill.module_id, sizeof(message.pb.body.kill.module_id), module_id);
   message.pb.body.kill.generation = generation;
+  message.pb.body.kill.trace = trace;
   order_send(control, &message, NULL);
 }
 
@@ -93,8 +120,8 @@ void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup
 /* ---- news (core thread) ---- */
 
 static const char *cause_name(supervisor_control_v1_ExitCause cause) {
-  static const char *const names[] = {"unknown",         "left",          "left",     "signal",        "stopped",
-                                      "killed by order", "start timeout", "watchdog", "not executable"};
+  static const char *const names[] = {"unknown",         "left",          "left",     "signal",         "stopped",
+                                      "killed by order", "start timeout", "watchdog", "not executable", "memory limit"};
   return (size_t)cause < sizeof(names) / sizeof(names[0]) ? names[cause] : "unknown";
 }
 
@@ -150,9 +177,14 @@ static void process_timed_out(void *argument) {
                          shown ? instance->reason : "it never showed its runtime socket");
   if (shown && instance->channel)
     lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, module->fault);
-  log_event(LOG_WARN, "lifecycle", "a module is killed: not ready in time", LOG_TEXT("module", module->id),
-            LOG_INT("generation", generation));
-  lifecycle_control_kill(module->lifecycle->control, module->id, generation);
+  lifecycle_account_condemn(module, generation, LIFECYCLE_DEATH_START, true);
+}
+
+void lifecycle_module_process_watch(struct lifecycle_module *module) {
+  if (!module->pid || module->process_timer)
+    return;
+  module->process_timer = core_rpc_timer_start(module->lifecycle->options.loop,
+                                               lifecycle_module_start_timeout_ms(module), process_timed_out, module);
 }
 
 static void process_began(struct lifecycle_module *module, uint64_t generation, int32_t pid, uint64_t uptime_ms) {
@@ -163,8 +195,17 @@ static void process_began(struct lifecycle_module *module, uint64_t generation, 
     module->generation_last = generation;
   module->restart_waits = false;
   core_rpc_timer_cancel(&module->process_timer);
-  module->process_timer = core_rpc_timer_start(module->lifecycle->options.loop,
-                                               lifecycle_module_start_timeout_ms(module), process_timed_out, module);
+  if (module->hold == LIFECYCLE_HOLD_NONE)
+    lifecycle_module_process_watch(module);
+}
+
+/* A module that is held was started a moment before the supervisor heard of it. */
+static void unwanted_end(struct lifecycle_module *module) {
+  module->ordered_generation = module->process_generation;
+  if (module->hold == LIFECYCLE_HOLD_QUARANTINED)
+    lifecycle_control_kill(module->lifecycle->control, module->id, module->process_generation, false);
+  else
+    lifecycle_control_end(module->lifecycle->control, module->id, module->process_generation, NULL);
 }
 
 static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_Spawned *news) {
@@ -174,6 +215,8 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
   if (news->starts > 1)
     module->restarts = news->starts - 1;
   process_began(module, news->generation, news->pid, 0);
+  if (module->hold != LIFECYCLE_HOLD_NONE)
+    unwanted_end(module);
 }
 
 static void last_words_keep(struct lifecycle_module *module, const supervisor_control_v1_Exited *news) {
@@ -193,8 +236,30 @@ static void next_step_tell(struct lifecycle_module *module, supervisor_control_v
   }
 }
 
+static enum lifecycle_death_cause death_cause(const struct lifecycle_module *module,
+                                              const supervisor_control_v1_Exited *news) {
+  static const enum lifecycle_death_cause causes[] = {
+      [supervisor_control_v1_ExitCause_EXIT_CAUSE_SIGNAL] = LIFECYCLE_DEATH_SIGNAL,
+      [supervisor_control_v1_ExitCause_EXIT_CAUSE_START_TIMEOUT] = LIFECYCLE_DEATH_START,
+      [supervisor_control_v1_ExitCause_EXIT_CAUSE_WATCHDOG] = LIFECYCLE_DEATH_PROBE,
+      [supervisor_control_v1_ExitCause_EXIT_CAUSE_SPAWN] = LIFECYCLE_DEATH_PROGRAM,
+      [supervisor_control_v1_ExitCause_EXIT_CAUSE_MEMORY] = LIFECYCLE_DEATH_MEMORY};
+  if (module->doomed_generation == news->generation)
+    return module->doom;
+  if (news->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED)
+    return LIFECYCLE_DEATH_SIGNAL;
+  return (size_t)news->cause < sizeof(causes) / sizeof(causes[0]) ? causes[news->cause] : LIFECYCLE_DEATH_EXIT;
+}
+
+/* Stopped as ordered: by an operator, or with the gateway. */
+static bool end_was_ordered(const struct lifecycle_module *module, const supervisor_control_v1_Exited *news) {
+  return module->ordered_generation == news->generation ||
+         news->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_STOPPED;
+}
+
 static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_Exited *news) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  char text[LIFECYCLE_REASON_BYTES];
   if (!module)
     return;
   exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
@@ -209,13 +274,26 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
   }
   if (!module->fault[0] || module->fault_generation != news->generation)
     lifecycle_module_fault(module, news->generation, ERR_MODULE_EXITED, "%s", module->last_exit);
+  bool ordered = end_was_ordered(module, news);
+  if (ordered)
+    snprintf(text, sizeof(text), "ended as ordered: %s", module->last_exit);
+  else
+    lifecycle_account_death(module, news->generation, death_cause(module, news), module->fault, text);
+  if (!module->instance && !ordered)
+    lifecycle_instance_imagine(module);
   if (module->instance && module->instance->generation == news->generation)
-    lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, module->fault);
-  next_step_tell(module, news->next_step, news->delay_ms);
+    lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, text);
+  if (module->ordered_generation == news->generation)
+    module->plan = LIFECYCLE_PLAN_NONE;
+  if (!ordered)
+    lifecycle_account_judge(module, text);
+  if (module->hold == LIFECYCLE_HOLD_NONE)
+    next_step_tell(module, news->next_step, news->delay_ms);
 }
 
 static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_control_v1_SpawnFailed *news) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
+  char text[LIFECYCLE_REASON_BYTES];
   if (!module)
     return;
   snprintf(module->last_exit, sizeof(module->last_exit), "could not be started: %s in %s", news->error_name,
@@ -224,7 +302,12 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
   module->last_exit_at_ms = clock_wall_ms();
   log_event(LOG_ERROR, "lifecycle", "a module could not be started", LOG_TEXT("module", module->id),
             LOG_TEXT("error", news->error_name), LOG_TEXT("step", news->step));
-  next_step_tell(module, news->next_step, news->delay_ms);
+  if (!module->instance)
+    lifecycle_instance_imagine(module);
+  lifecycle_account_death(module, news->generation, LIFECYCLE_DEATH_PROGRAM, module->fault, text);
+  lifecycle_account_judge(module, text);
+  if (module->hold == LIFECYCLE_HOLD_NONE)
+    next_step_tell(module, news->next_step, news->delay_ms);
 }
 
 /* The first list also orders what is down to start: the supervisor starts no module before the core says so. */
@@ -238,10 +321,14 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
       lifecycle->core_last_exit_at_ms = news->last_exit_wall_us / 1000;
     }
   } else if (module) {
+    lifecycle_hold_adopt(module, news->held, news->hold_reason);
     if (news->starts > 1)
       module->restarts = news->starts - 1;
-    if (news->pid)
+    if (news->pid) {
       process_began(module, news->generation, news->pid, news->uptime_ms);
+      if (module->hold != LIFECYCLE_HOLD_NONE)
+        unwanted_end(module);
+    }
     if (news->last_cause) {
       exit_text(module->last_exit, sizeof(module->last_exit), news->last_cause, news->last_status, news->last_signal);
       module->last_exit_at_ms = news->last_exit_wall_us / 1000;
@@ -250,8 +337,8 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   if (!news->last)
     return;
   STAILQ_FOREACH(module, &lifecycle->modules, entry)
-  if (module->supervised && !module->pid)
-    start_order(control, module->id);
+  if (module->supervised && !module->pid && module->hold == LIFECYCLE_HOLD_NONE)
+    lifecycle_control_start(control, module->id, NULL);
   if (!lifecycle->discovery) {
     struct error err = {0};
     lifecycle->discovery = lifecycle_discovery_start(lifecycle, &err);
@@ -348,7 +435,7 @@ static void read_end(void *argument) {
   close(control->fd);
 }
 
-struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, int fd, struct error *err) {
+struct lifecycle_control *lifecycle_control_open(struct lifecycle *lifecycle, int fd, struct error *err) {
   const char *generation = getenv("GATEHOUSE_GENERATION");
   if (generation && !str_parse_u64(generation, &lifecycle->core_generation)) {
     error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_GENERATION is not a number");

@@ -31,26 +31,76 @@ static void step_describe(struct lifecycle_instance *instance);
 static void step_initialize(struct lifecycle_instance *instance);
 static void step_watch_health(struct lifecycle_instance *instance);
 static void step_readiness(struct lifecycle_instance *instance);
+static void readiness_later(struct lifecycle_instance *instance);
+
+static void reattach(void *argument);
 
 /* ---- ends ---- */
+
+static void timers_cancel(struct lifecycle_instance *instance) {
+  core_rpc_timer_cancel(&instance->start_timer);
+  core_rpc_timer_cancel(&instance->readiness_timer);
+  core_rpc_timer_cancel(&instance->liveness_timer);
+  core_rpc_timer_cancel(&instance->drain_timer);
+}
+
+/* An instance has failed and its process may live. One that was refused or late would stay so for ever: it is ended,
+ * and its death says the rest. A lost connection is dialled again; the process has its start timeout to get ready once
+ * more. Without a supervisor nobody tells of deaths, so this is the death. */
+static void failure_follow_up(struct lifecycle_instance *instance, enum lifecycle_event event,
+                              enum lifecycle_state before, const char *cause) {
+  static const enum lifecycle_death_cause causes[LIFECYCLE_EVENT_COUNT] = {
+      [LIFECYCLE_ON_REFUSED] = LIFECYCLE_DEATH_REFUSED,
+      [LIFECYCLE_ON_TIMED_OUT] = LIFECYCLE_DEATH_START,
+      [LIFECYCLE_ON_LOST] = LIFECYCLE_DEATH_CONNECTION};
+  struct lifecycle_module *module = instance->module;
+  bool served = before == LIFECYCLE_READY || before == LIFECYCLE_DEGRADED;
+  if (module->lifecycle->stopping || module->hold != LIFECYCLE_HOLD_NONE)
+    return;
+  if (event != LIFECYCLE_ON_LOST) {
+    str_copy(module->fault, sizeof(module->fault), cause);
+    module->fault_generation = instance->generation;
+  }
+  if (module->supervised && module->lifecycle->control) {
+    if (event != LIFECYCLE_ON_LOST)
+      lifecycle_account_condemn(module, instance->generation, causes[event], event == LIFECYCLE_ON_TIMED_OUT);
+    else if (served)
+      lifecycle_module_process_watch(module);
+  } else if (event != LIFECYCLE_ON_LOST || served) {
+    char text[LIFECYCLE_REASON_BYTES];
+    bool doomed = module->doomed_generation == instance->generation;
+    lifecycle_account_death(module, instance->generation, doomed ? module->doom : causes[event], cause, text);
+    lifecycle_account_judge(module, text);
+  }
+}
 
 void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause) {
   BASE_CHECK_MAGIC(instance, LIFECYCLE_INSTANCE_MAGIC);
   struct lifecycle_module *module = instance->module;
-  lifecycle_instance_event(instance, event, cause);
-  core_rpc_timer_cancel(&instance->start_timer);
+  enum lifecycle_state before = instance->state;
+  bool told = lifecycle_instance_event(instance, event, cause);
+  timers_cancel(instance);
   secret_free(&instance->channel_secret);
   policy_module_forget(module->lifecycle->options.policy, module->id);
-  instance->step_call = NULL; /* their on_done still runs and finds the channel gone */
-  instance->health_call = NULL;
+  memset(instance->calls, 0, sizeof(instance->calls)); /* their on_done still runs and finds the channel gone */
   core_rpc_channel_close(&instance->channel);
+  lifecycle_orders_instance_ended(module, instance->generation);
+  if (told && event != LIFECYCLE_ON_EXITED && instance->state == LIFECYCLE_FAILED)
+    failure_follow_up(instance, event, before, cause);
+}
+
+void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause) {
+  struct lifecycle_module *module = instance->module;
+  lifecycle_instance_end(instance, LIFECYCLE_ON_LOST, cause);
+  if (!module->retry_timer && !module->lifecycle->stopping && module->hold == LIFECYCLE_HOLD_NONE)
+    module->retry_timer = core_rpc_timer_start(module->lifecycle->options.loop, REATTACH_MS, reattach, module);
 }
 
 void lifecycle_instance_free(struct lifecycle_instance **holder) {
   struct lifecycle_instance *instance = BASE_TAKE(*holder);
   if (!instance)
     return;
-  core_rpc_timer_cancel(&instance->start_timer);
+  timers_cancel(instance);
   secret_free(&instance->channel_secret);
   core_rpc_channel_close(&instance->channel);
   if (instance->descriptor)
@@ -69,8 +119,8 @@ struct step {
   struct lifecycle_module *module;
   uint64_t generation;
   struct core_rpc_client_call *call;
-  bool health; /* the health stream, not a step */
-  void (*done)(struct lifecycle_instance *instance, const struct core_rpc_result *result);
+  enum lifecycle_call slot;
+  lifecycle_answer *done;
 };
 
 /* The instance that a step belongs to, when it is still the one that waits for it. */
@@ -78,7 +128,7 @@ static struct lifecycle_instance *step_instance(const struct step *step) {
   struct lifecycle_instance *instance = step->module->instance;
   if (!instance || instance->generation != step->generation)
     return NULL;
-  return (step->health ? instance->health_call : instance->step_call) == step->call ? instance : NULL;
+  return instance->calls[step->slot] == step->call ? instance : NULL;
 }
 
 static void step_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
@@ -86,10 +136,7 @@ static void step_done(struct core_rpc_client_call *call, const struct core_rpc_r
   struct lifecycle_instance *instance = step_instance(step);
   (void)call;
   if (instance) {
-    if (step->health)
-      instance->health_call = NULL;
-    else
-      instance->step_call = NULL;
+    instance->calls[step->slot] = NULL;
     step->done(instance, result);
   }
   base_free(step);
@@ -104,13 +151,12 @@ static void reattach(void *argument) {
 
 /* A step failed. Lost connections are tried again while the socket is there; refusals wait for a new process. */
 static void step_failed(struct lifecycle_instance *instance, const struct core_rpc_result *result, const char *what) {
-  struct lifecycle_module *module = instance->module;
   char cause[LIFECYCLE_REASON_BYTES];
-  bool lost = result->err.category == ERROR_CATEGORY_UNAVAILABLE;
   snprintf(cause, sizeof(cause), "%.40s: %.140s (%.60s)", what, result->err.message, result->err.code);
-  lifecycle_instance_end(instance, lost ? LIFECYCLE_ON_LOST : LIFECYCLE_ON_REFUSED, cause);
-  if (lost && !module->retry_timer && !module->lifecycle->stopping)
-    module->retry_timer = core_rpc_timer_start(module->lifecycle->options.loop, REATTACH_MS, reattach, module);
+  if (result->err.category == ERROR_CATEGORY_UNAVAILABLE)
+    lifecycle_instance_lose(instance, cause);
+  else
+    lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, cause);
 }
 
 static void step_refused(struct lifecycle_instance *instance, enum error_code code, const char *what) {
@@ -119,20 +165,25 @@ static void step_refused(struct lifecycle_instance *instance, enum error_code co
   lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, cause);
 }
 
-static void step_start(struct lifecycle_instance *instance, const char *method, const void *data, size_t length,
-                       void (*done)(struct lifecycle_instance *, const struct core_rpc_result *)) {
+void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle_call slot, const char *method,
+                             const void *data, size_t length, int64_t timeout_ms, lifecycle_answer *done) {
   static const struct core_rpc_client_events events = {.on_done = step_done};
   struct step *step = BASE_NEW(struct step);
-  *step = (struct step){.module = instance->module, .generation = instance->generation, .done = done};
+  *step = (struct step){.module = instance->module, .generation = instance->generation, .slot = slot, .done = done};
   struct core_rpc_request request = {.method = method,
                                      .kind = CORE_RPC_UNARY,
                                      .data = data,
                                      .length = length,
-                                     .timeout_ms = STEP_TIMEOUT_MS,
+                                     .timeout_ms = timeout_ms,
                                      .wait_for_ready = true,
                                      .events = &events,
                                      .user = step};
-  step->call = instance->step_call = core_rpc_client_start(instance->channel, &request);
+  step->call = instance->calls[slot] = core_rpc_client_start(instance->channel, &request);
+}
+
+static void step_start(struct lifecycle_instance *instance, const char *method, const void *data, size_t length,
+                       lifecycle_answer *done) {
+  lifecycle_instance_call(instance, LIFECYCLE_CALL_STEP, method, data, length, STEP_TIMEOUT_MS, done);
 }
 
 /* Describe */
@@ -255,8 +306,8 @@ static void health_message(struct core_rpc_client_call *call, const uint8_t *dat
   instance->healthy = response && response->status == GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
   if (response)
     grpc__health__v1__health_check_response__free_unpacked(response, NULL);
-  instance->health_changed = instance->step_call != NULL;
-  if (!instance->step_call)
+  instance->health_changed = instance->calls[LIFECYCLE_CALL_STEP] != NULL;
+  if (!instance->calls[LIFECYCLE_CALL_STEP])
     step_readiness(instance);
 }
 
@@ -267,18 +318,42 @@ static void health_ended(struct lifecycle_instance *instance, const struct core_
 static void step_watch_health(struct lifecycle_instance *instance) {
   static const struct core_rpc_client_events events = {.on_message = health_message, .on_done = step_done};
   struct step *step = BASE_NEW(struct step);
-  *step = (struct step){
-      .module = instance->module, .generation = instance->generation, .health = true, .done = health_ended};
+  *step = (struct step){.module = instance->module,
+                        .generation = instance->generation,
+                        .slot = LIFECYCLE_CALL_HEALTH,
+                        .done = health_ended};
   struct core_rpc_request request = {.method = "/grpc.health.v1.Health/Watch",
                                      .kind = CORE_RPC_SERVER_STREAM,
                                      .data = "",
                                      .timeout_ms = INT64_MAX,
                                      .events = &events,
                                      .user = step};
-  step->call = instance->health_call = core_rpc_client_start(instance->channel, &request);
+  step->call = instance->calls[LIFECYCLE_CALL_HEALTH] = core_rpc_client_start(instance->channel, &request);
+  readiness_later(instance);
 }
 
-/* Readiness: asked at each change of health. */
+/* Readiness: asked at each change of health and, as the startup or the readiness probe, every so often (LIF-4). What
+ * the module says counts at once; missing answers count by the probe's threshold. */
+
+static const struct lifecycle_probe_config *readiness_config(const struct lifecycle_instance *instance) {
+  return instance->state == LIFECYCLE_WARMING ? &instance->module->config.startup : &instance->module->config.readiness;
+}
+
+static void readiness_probe(void *argument) {
+  struct lifecycle_instance *instance = argument;
+  instance->readiness_timer = NULL;
+  readiness_later(instance);
+  if (!instance->calls[LIFECYCLE_CALL_STEP])
+    step_readiness(instance);
+}
+
+static void readiness_later(struct lifecycle_instance *instance) {
+  uint32_t interval_ms = readiness_config(instance)->interval_ms;
+  core_rpc_timer_cancel(&instance->readiness_timer);
+  if (interval_ms > 0)
+    instance->readiness_timer =
+        core_rpc_timer_start(instance->module->lifecycle->options.loop, interval_ms, readiness_probe, instance);
+}
 
 static void readiness_cause(const Core__Module__V1__Readiness *readiness, char *cause, size_t cause_bytes) {
   str_copy(cause, cause_bytes, "not ready");
@@ -289,7 +364,50 @@ static void readiness_cause(const Core__Module__V1__Readiness *readiness, char *
     }
 }
 
+/* It serves, and says that it cannot do all of it: operators see why. */
+static void partly_degraded_tell(struct lifecycle_instance *instance) {
+  const Core__Module__V1__Readiness *readiness = instance->readiness;
+  for (size_t i = 0; readiness->degraded && i < readiness->n_conditions; i++)
+    if (str_equal(readiness->conditions[i]->name, "not_degraded"))
+      snprintf(instance->reason, sizeof(instance->reason), "serves, but not fully: %.200s",
+               readiness->conditions[i]->message);
+}
+
+static void readiness_good(struct lifecycle_instance *instance) {
+  const struct lifecycle_probe_config *config = readiness_config(instance);
+  enum lifecycle_probe_news news = lifecycle_probe_count(&instance->readiness_probe, config, true);
+  if (instance->state == LIFECYCLE_READY) {
+    partly_degraded_tell(instance);
+    return;
+  }
+  if (news != LIFECYCLE_PROBE_PASSED && config->interval_ms > 0)
+    return; /* the next answers decide */
+  core_rpc_timer_cancel(&instance->start_timer);
+  instance->module->fault[0] = '\0';
+  lifecycle_instance_event(instance, LIFECYCLE_ON_HEALTHY, "every condition of readiness holds");
+  partly_degraded_tell(instance);
+  readiness_later(instance);
+  lifecycle_liveness_begin(instance);
+}
+
+static void readiness_missing(struct lifecycle_instance *instance) {
+  bool starting = instance->state == LIFECYCLE_WARMING;
+  char cause[LIFECYCLE_REASON_BYTES];
+  if (lifecycle_probe_count(&instance->readiness_probe, readiness_config(instance), false) != LIFECYCLE_PROBE_FAILED)
+    return;
+  snprintf(cause, sizeof(cause), "no answer to %u %s probes in a row (%s)", instance->readiness_probe.failures,
+           starting ? "startup" : "readiness", error_code_text(ERR_MODULE_PROBE));
+  if (starting)
+    lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, cause);
+  else if (instance->state == LIFECYCLE_READY)
+    lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
+}
+
 static void readiness_answered(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
+  if (result->grpc_status != 0 && result->err.category == ERROR_CATEGORY_UNAVAILABLE) {
+    readiness_missing(instance); /* a lost connection also ends the health stream, and that is told there */
+    return;
+  }
   if (result->grpc_status != 0) {
     step_failed(instance, result, "GetReadiness failed");
     return;
@@ -310,19 +428,22 @@ static void readiness_answered(struct lifecycle_instance *instance, const struct
   bool canary_seen = policy_canary_seen(instance->module->lifecycle->options.policy, instance->module->id);
   char cause[LIFECYCLE_REASON_BYTES];
   if (readiness->ready && instance->healthy && canary_seen) {
-    core_rpc_timer_cancel(&instance->start_timer);
-    instance->module->fault[0] = '\0';
-    lifecycle_instance_event(instance, LIFECYCLE_ON_HEALTHY, "every condition of readiness holds");
+    readiness_good(instance);
   } else if (readiness->ready && instance->healthy) {
     step_refused(instance, ERR_MODULE_CANARY, "ready without having proven its deny path");
   } else {
+    instance->readiness_probe = (struct lifecycle_probe){0};
     readiness_cause(readiness, cause, sizeof(cause));
-    lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
+    if (instance->state == LIFECYCLE_READY)
+      lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
+    else if (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_DEGRADED)
+      str_copy(instance->reason, sizeof(instance->reason), cause);
   }
 }
 
 static void step_readiness(struct lifecycle_instance *instance) {
-  step_start(instance, RUNTIME "GetReadiness", "", 0, readiness_answered);
+  lifecycle_instance_call(instance, LIFECYCLE_CALL_STEP, RUNTIME "GetReadiness", "", 0,
+                          readiness_config(instance)->timeout_ms, readiness_answered);
 }
 
 /* ---- beginning ---- */
@@ -331,14 +452,9 @@ static void start_timed_out(void *argument) {
   struct lifecycle_instance *instance = argument;
   instance->start_timer = NULL;
   char cause[LIFECYCLE_REASON_BYTES];
-  struct lifecycle_module *module = instance->module;
-  uint64_t generation = instance->generation;
-  lifecycle_module_fault(module, generation, ERR_MODULE_START_TIMEOUT, "not ready in time; last: %.160s",
-                         instance->reason);
-  str_copy(cause, sizeof(cause), module->fault);
+  snprintf(cause, sizeof(cause), "not ready in time; last: %.160s (%s)", instance->reason,
+           error_code_text(ERR_MODULE_START_TIMEOUT));
   lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, cause);
-  if (module->lifecycle->control && module->pid && module->process_generation == generation)
-    lifecycle_control_kill(module->lifecycle->control, module->id, generation);
 }
 
 /* A socket can be seen before the supervisor's word of the process behind it has arrived: then the generation is not
@@ -369,10 +485,33 @@ static void attach_again(void *argument) {
   lifecycle_instance_attach(module);
 }
 
+/* The module's newest, in the place of the one before. */
+static struct lifecycle_instance *instance_make(struct lifecycle_module *module, enum lifecycle_state state,
+                                                const char *reason) {
+  struct lifecycle_instance *instance = BASE_NEW(struct lifecycle_instance);
+  lifecycle_instance_free(&module->instance);
+  instance->magic = LIFECYCLE_INSTANCE_MAGIC;
+  instance->module = module;
+  instance->state = state;
+  instance->discovered_us = clock_monotonic_us();
+  str_copy(instance->reason, sizeof(instance->reason), reason);
+  instance->generation = module->process_generation > 0 ? module->process_generation : module->generation_last + 1;
+  if (instance->generation > module->generation_last)
+    module->generation_last = instance->generation;
+  module->instance = instance;
+  return instance;
+}
+
+void lifecycle_instance_imagine(struct lifecycle_module *module) {
+  instance_make(module, LIFECYCLE_STOPPED, "");
+}
+
 void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
   struct stat status;
   core_rpc_timer_cancel(&module->retry_timer);
+  if (module->hold != LIFECYCLE_HOLD_NONE)
+    return;
   bool listens = socket_listens(module);
   if ((!process_is_known(module) || !listens) && module->attach_waits < ATTACH_WAITS_MAX) {
     module->attach_waits++;
@@ -388,24 +527,12 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
     return; /* left over by a process that is gone: the next one makes its own */
   if (module->instance && module->instance->channel)
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_LOST, "replaced by a new instance");
-  lifecycle_instance_free(&module->instance);
-
-  struct lifecycle_instance *instance = BASE_NEW(struct lifecycle_instance);
-  instance->magic = LIFECYCLE_INSTANCE_MAGIC;
-  instance->module = module;
-  instance->state = LIFECYCLE_DISCOVERED;
-  instance->discovered_us = clock_monotonic_us();
-  str_copy(instance->reason, sizeof(instance->reason), "runtime socket found");
-  if (module->process_generation > 0)
-    instance->generation = module->process_generation;
-  else
-    instance->generation = module->generation_last + 1;
-  if (instance->generation > module->generation_last)
-    module->generation_last = instance->generation;
+  if (module->hold != LIFECYCLE_HOLD_NONE)
+    return; /* that was one too many */
+  struct lifecycle_instance *instance = instance_make(module, LIFECYCLE_DISCOVERED, "runtime socket found");
   instance->channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path, NULL);
   instance->start_timer = core_rpc_timer_start(lifecycle->options.loop, lifecycle_module_start_timeout_ms(module),
                                                start_timed_out, instance);
-  module->instance = instance;
   log_event(LOG_INFO, "lifecycle", "module discovered", LOG_TEXT("module", module->id),
             LOG_INT("generation", instance->generation));
   step_describe(instance);

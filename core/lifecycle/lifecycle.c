@@ -66,6 +66,18 @@ void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_
   }
 }
 
+/* Of a module that the configuration does not name: as its keys' defaults say. */
+static const struct lifecycle_module_config config_default = {
+    .config_json = "{}",
+    .config_length = 2,
+    .start_timeout_ms = 10000,
+    .drain_timeout_ms = 10000,
+    .intensity = {.deaths = 5, .window_ms = 60000, .late_starts = 2},
+    .startup = {.interval_ms = 1000, .timeout_ms = 5000, .failures = 3, .successes = 1},
+    .liveness = {.interval_ms = 2000, .timeout_ms = 2000, .failures = 3, .successes = 1},
+    .readiness = {.interval_ms = 5000, .timeout_ms = 2000, .failures = 2, .successes = 1},
+};
+
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
   struct error err = {0};
@@ -77,6 +89,7 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
   }
   module = BASE_NEW(struct lifecycle_module);
   module->lifecycle = lifecycle;
+  module->config = config_default;
   module->id = base_strdup(module_id);
   module->config_revision = 1;
   module->runtime_path = base_asprintf("%s/modules/%s/runtime.sock", lifecycle->run_dir, module_id);
@@ -113,11 +126,10 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
   return module;
 }
 
-#define START_TIMEOUT_DEFAULT_MS 10000
 #define DESCENT_MAX 8
 
 uint32_t lifecycle_module_start_timeout_ms(const struct lifecycle_module *module) {
-  return module->config.start_timeout_ms ? module->config.start_timeout_ms : START_TIMEOUT_DEFAULT_MS;
+  return module->config.start_timeout_ms;
 }
 
 void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation, enum error_code code,
@@ -139,6 +151,9 @@ static void module_free(struct lifecycle_module *module) {
   core_rpc_listener_close(&module->spi_http_listener, true);
   for (size_t i = 0; i < module->last_word_count; i++)
     base_free(module->last_words[i]);
+  for (size_t i = 0; i < LIFECYCLE_DEATHS_SHOWN; i++)
+    for (size_t w = 0; w < module->recent[i].word_count; w++)
+      base_free(module->recent[i].words[w]);
   base_free(module->id);
   base_free(module->runtime_path);
   base_free(module->spi_path);
@@ -161,8 +176,9 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
   for (size_t i = 0; ok && i < options->module_count; i++)
     if (!lifecycle_module_ensure(lifecycle, options->modules[i].module_id))
       ok = error_set(err, ERR_IO, "the SPI socket of module %s cannot be made", options->modules[i].module_id);
+  ok = ok && lifecycle_quarantine_restore(lifecycle, err);
   if (ok && options->control_fd >= 0) {
-    lifecycle->control = lifecycle_control_start(lifecycle, options->control_fd, err);
+    lifecycle->control = lifecycle_control_open(lifecycle, options->control_fd, err);
     ok = lifecycle->control != NULL; /* discovery starts when the supervisor has told what runs */
   } else if (ok) {
     lifecycle->discovery = lifecycle_discovery_start(lifecycle, err);
@@ -289,6 +305,24 @@ const char *lifecycle_instance_config(const struct lifecycle_instance *instance,
 
 /* ---- who carries out calls ---- */
 
+/* Nobody serves the family: because all who could are held down, or for now. */
+static enum error_code family_fault(const struct lifecycle *lifecycle, const char *protocol_family) {
+  static const enum error_code codes[] = {[LIFECYCLE_HOLD_NONE] = ERR_INVOKE_OWNER_UNAVAILABLE,
+                                          [LIFECYCLE_HOLD_DISABLED] = ERR_INVOKE_OWNER_UNAVAILABLE,
+                                          [LIFECYCLE_HOLD_STOPPED] = ERR_MODULE_STOPPED,
+                                          [LIFECYCLE_HOLD_QUARANTINED] = ERR_MODULE_QUARANTINED};
+  const struct lifecycle_module *module;
+  enum error_code code = ERR_INVOKE_OWNER_UNAVAILABLE;
+  STAILQ_FOREACH(module, &lifecycle->modules, entry) {
+    if (!str_equal(module->family, protocol_family) || module->hold == LIFECYCLE_HOLD_DISABLED)
+      continue;
+    if (module->hold == LIFECYCLE_HOLD_NONE)
+      return ERR_INVOKE_OWNER_UNAVAILABLE; /* it comes back by itself */
+    code = codes[module->hold];
+  }
+  return code;
+}
+
 static bool serves_family(const struct lifecycle_module *module, const char *protocol_family) {
   const struct lifecycle_instance *instance = module->instance;
   return instance && instance->channel && instance->state == LIFECYCLE_READY &&
@@ -312,7 +346,7 @@ struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, c
   if (!chosen && serves_family(module, protocol_family) && wanted-- == 0)
     chosen = module;
   if (!chosen) {
-    error_set(err, ERR_INVOKE_OWNER_UNAVAILABLE, NULL);
+    error_set(err, family_fault(lifecycle, protocol_family), NULL);
     return NULL;
   }
   if (owner_id)
@@ -327,23 +361,4 @@ struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, c
     return module->instance->channel;
   error_set(err, ERR_INVOKE_OWNER_UNAVAILABLE, NULL);
   return NULL;
-}
-
-bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms,
-                       uint64_t *generation, struct error *err) {
-  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
-  if (!module)
-    return error_set(err, ERR_MODULE_UNKNOWN, NULL);
-  if (!lifecycle->control || !module->supervised)
-    return error_set(err, ERR_UNSUPPORTED, "the module is not run by a supervisor");
-  if (!module->pid)
-    return error_set(err, ERR_MODULE_PHASE, "the module is not running");
-  *generation = module->process_generation;
-  if (!lifecycle_control_restart(lifecycle->control, module_id, *generation, drain_deadline_ms, err))
-    return false;
-  if (module->instance && module->instance->generation == *generation) {
-    core_rpc_timer_cancel(&module->instance->start_timer); /* it need not become ready any more */
-    lifecycle_instance_event(module->instance, LIFECYCLE_ON_DRAIN_ORDERED, "restart ordered by an operator");
-  }
-  return true;
 }

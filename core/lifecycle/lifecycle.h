@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/lifecycle/deaths.h"
+#include "core/lifecycle/probe.h"
 #include "core/observe/observe.h"
 #include "core/policy/policy.h"
 #include "core/psg/psg.h"
@@ -49,11 +51,15 @@ struct lifecycle_module_config {
   const char *config_json; /* object; "{}" when there is none */
   size_t config_length;
   uint32_t start_timeout_ms; /* 0: 10000 */
-  const char *binary;        /* for the descriptor's version check and upgrades; NULL: unknown */
+  uint32_t drain_timeout_ms;
+  struct lifecycle_intensity intensity;
+  struct lifecycle_probe_config startup, liveness, readiness;
+  const char *binary; /* for the descriptor's version check and upgrades; NULL: unknown */
 };
 
 struct lifecycle_options {
   struct core_rpc_loop *loop;
+  struct store *store; /* remembers what is quarantined; NULL (tests): nothing does */
   struct policy *policy;
   struct psg *psg;
   struct observe *observe;
@@ -106,9 +112,21 @@ struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, c
 struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
                                                   struct error *err);
 
-/* Orders of operators. ERR_MODULE_UNKNOWN, ERR_UNSUPPORTED (not under a supervisor), ERR_MODULE_PHASE. */
-bool lifecycle_restart(struct lifecycle *lifecycle, const char *module_id, uint32_t drain_deadline_ms,
-                       uint64_t *generation, struct error *err);
+/* Orders of operators (LIF-5, LIF-8). An orderly end is Drain with a deadline, then SIGTERM (without a supervisor:
+ * Shutdown), then SIGKILL; each next only when the one before did not help. */
+enum lifecycle_order {
+  LIFECYCLE_ORDER_DRAIN,   /* finish what is in flight, take nothing new, stay */
+  LIFECYCLE_ORDER_STOP,    /* drain, end, and stay down until started */
+  LIFECYCLE_ORDER_RESTART, /* drain, end, and come back */
+  LIFECYCLE_ORDER_START,   /* what was stopped, drained, or waits for its restart */
+  LIFECYCLE_ORDER_RELEASE, /* from quarantine */
+  LIFECYCLE_ORDER_COUNT
+};
+/* drain_deadline in milliseconds, 0: as configured. *generation: the one that ends or drains, 0: none. Errors:
+ * ERR_MODULE_UNKNOWN, ERR_MODULE_PHASE (not in this state), ERR_UNSUPPORTED (without a supervisor), ERR_UNAVAILABLE
+ * (the supervisor takes no orders now). */
+bool lifecycle_order(struct lifecycle *lifecycle, enum lifecycle_order order, const char *module_id,
+                     uint32_t drain_deadline_ms, uint64_t *generation, struct error *err);
 
 /* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions.
  */

@@ -6,7 +6,9 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "core/lifecycle/deaths.h"
 #include "core/lifecycle/lifecycle.h"
+#include "core/lifecycle/probe.h"
 #include "sdk/base/secret.h"
 #include "sdk/control/control.h"
 #include "wire/pbc/core/module/v1/module.pb-c.h"
@@ -17,6 +19,7 @@
 #define LIFECYCLE_LAST_WORDS_MAX 16
 #define LIFECYCLE_REASON_BYTES 256
 #define LIFECYCLE_SPI_VERSION "1"
+#define LIFECYCLE_DEATHS_SHOWN 8
 
 enum lifecycle_event {
 #define LIFECYCLE_EVENT(name, text) LIFECYCLE_ON_##name,
@@ -38,6 +41,39 @@ struct lifecycle_listener {
   uint32_t port;
 };
 
+/* Why a module is kept down. A hold outlives the instance; a quarantine outlives the gateway (LIF-8). */
+enum lifecycle_hold {
+  LIFECYCLE_HOLD_NONE,
+  LIFECYCLE_HOLD_DISABLED,    /* by the configuration */
+  LIFECYCLE_HOLD_STOPPED,     /* by an operator */
+  LIFECYCLE_HOLD_QUARANTINED, /* by the core: it keeps failing */
+};
+
+/* A death that nobody ordered, as operators see it. */
+struct lifecycle_death {
+  int64_t at_ms; /* wall clock */
+  uint64_t generation;
+  enum lifecycle_death_cause cause;
+  uint64_t ready_ms; /* 0: it never was */
+  bool was_ready;
+  char detail[LIFECYCLE_REASON_BYTES];
+  char *words[LIFECYCLE_LAST_WORDS_MAX];
+  size_t word_count;
+};
+
+/* What follows when a module has finished what it does (LIF-5). */
+enum lifecycle_plan { LIFECYCLE_PLAN_NONE, LIFECYCLE_PLAN_STAY, LIFECYCLE_PLAN_STOP, LIFECYCLE_PLAN_RESTART };
+
+/* Calls to an instance: at most one of each is under way. */
+enum lifecycle_call {
+  LIFECYCLE_CALL_STEP,   /* the attach step, or the question for readiness */
+  LIFECYCLE_CALL_HEALTH, /* the health stream */
+  LIFECYCLE_CALL_LIVENESS,
+  LIFECYCLE_CALL_DRAIN,
+  LIFECYCLE_CALL_STATS,
+  LIFECYCLE_CALL_COUNT
+};
+
 /* One running process of a module. */
 struct lifecycle_instance {
   uint32_t magic;
@@ -46,10 +82,13 @@ struct lifecycle_instance {
   enum lifecycle_state state;
   char reason[LIFECYCLE_REASON_BYTES];
   int64_t discovered_us;
-  struct core_rpc_channel *channel;       /* NULL: no longer reachable */
-  struct core_rpc_client_call *step_call; /* the attach step under way */
-  struct core_rpc_client_call *health_call;
-  struct core_rpc_timer *start_timer;
+  struct core_rpc_channel *channel; /* NULL: no longer reachable */
+  struct core_rpc_client_call *calls[LIFECYCLE_CALL_COUNT];
+  struct core_rpc_timer *start_timer, *readiness_timer, *liveness_timer, *drain_timer;
+  struct lifecycle_probe readiness_probe, liveness_probe;
+  int64_t liveness_asked_us;
+  uint32_t in_flight; /* what it said last while draining */
+  bool drained;
   struct secret *channel_secret; /* NULL: no SPI call is accepted */
   Core__Module__V1__ModuleDescriptor *descriptor;
   Core__Module__V1__Readiness *readiness;
@@ -92,6 +131,17 @@ struct lifecycle_module {
   char fault[LIFECYCLE_REASON_BYTES]; /* what was wrong with the newest process, with its code; "" once it is ready */
   uint64_t fault_generation;          /* that process; its exit, which follows, is no news then */
   bool restart_waits;
+  enum lifecycle_hold hold;
+  char hold_reason[LIFECYCLE_REASON_BYTES];
+  enum lifecycle_plan plan;    /* of the drain under way */
+  uint64_t ordered_generation; /* its end was ordered: no death to account for */
+  uint64_t doomed_generation;  /* its end was the core's decision, because of doom */
+  enum lifecycle_death_cause doom;
+  uint64_t ready_generation; /* the newest that became ready, */
+  int64_t ready_us;          /* and when; monotonic */
+  struct lifecycle_deaths deaths;
+  struct lifecycle_death recent[LIFECYCLE_DEATHS_SHOWN]; /* a ring */
+  size_t recent_count;
   char *last_words[LIFECYCLE_LAST_WORDS_MAX];
   size_t last_word_count;
   struct lifecycle_transition history[LIFECYCLE_HISTORY_MAX]; /* a ring */
@@ -129,6 +179,9 @@ bool lifecycle_module_is_alive(const struct lifecycle_module *module);
 /* The supervisor named the user that the module runs as: its SPI sockets become that user's (TRN-4). */
 void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_t gid);
 
+/* Its process lives and must be ready, anew, within its start timeout; else it is condemned. */
+void lifecycle_module_process_watch(struct lifecycle_module *module);
+
 /* Of a module: the time within which it must be ready, in milliseconds; what was wrong, kept for the status. */
 uint32_t lifecycle_module_start_timeout_ms(const struct lifecycle_module *module);
 void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation, enum error_code code,
@@ -140,9 +193,45 @@ bool lifecycle_transition_lookup(enum lifecycle_state from, enum lifecycle_event
 
 /* instance.c */
 void lifecycle_instance_attach(struct lifecycle_module *module);
+/* For news of a module that never showed an instance: makes one that is stopped and cannot be reached. */
+void lifecycle_instance_imagine(struct lifecycle_module *module);
+/* Calls the instance. done runs only while it can be reached and this call is the one it waits for. */
+typedef void lifecycle_answer(struct lifecycle_instance *instance, const struct core_rpc_result *result);
+void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle_call slot, const char *method,
+                             const void *data, size_t length, int64_t timeout_ms, lifecycle_answer *done);
+/* Its connection or its answers are gone while the process may live: ends it, and dials again later. */
+void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause);
 /* Ends it: event, connection and secret gone. The struct stays as the module's newest. */
 void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause);
 void lifecycle_instance_free(struct lifecycle_instance **instance);
+
+/* probes.c: liveness, from the moment an instance is ready (LIF-4). */
+void lifecycle_liveness_begin(struct lifecycle_instance *instance);
+
+/* account.c: deaths that nobody ordered, and what follows from them (LIF-7, LIF-8). */
+void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generation);
+/* detail: what happened, with its code. Words are those in module->last_words. Writes the text for the history: what
+ * kind of death it was and the detail. */
+void lifecycle_account_death(struct lifecycle_module *module, uint64_t generation, enum lifecycle_death_cause cause,
+                             const char *detail, char text[static LIFECYCLE_REASON_BYTES]);
+/* What follows from that death: nothing, or the quarantine. Once the history has it. */
+void lifecycle_account_judge(struct lifecycle_module *module, const char *text);
+/* Ends a process because of what it does or does not do; its death counts with this cause. trace: it writes where it
+ * hangs, if it can. Without a supervisor nothing can be ended. */
+void lifecycle_account_condemn(struct lifecycle_module *module, uint64_t generation, enum lifecycle_death_cause cause,
+                               bool trace);
+
+/* quarantine.c */
+void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *reason);
+void lifecycle_quarantine_end(struct lifecycle_module *module);
+/* At the start of the room: what was held when the last core ended. */
+bool lifecycle_quarantine_restore(struct lifecycle *lifecycle, struct error *err);
+/* The supervisor says that it holds the module: finds out what for. */
+void lifecycle_hold_adopt(struct lifecycle_module *module, bool held, const char *reason);
+void lifecycle_hold_set(struct lifecycle_module *module, enum lifecycle_hold hold, const char *reason);
+
+/* orders.c: the end of an instance is no surprise: what was planned goes on. */
+void lifecycle_orders_instance_ended(struct lifecycle_module *module, uint64_t generation);
 
 /* descriptor.c: is this descriptor acceptable for this module (DSC-5, SPI-1, SPI-17)? granted: bits of families.def. */
 bool lifecycle_descriptor_check(const struct lifecycle_module *module,
@@ -157,12 +246,18 @@ void lifecycle_discovery_free(struct lifecycle_discovery **discovery);
 void lifecycle_discovery_scan(struct lifecycle *lifecycle);
 
 /* control_link.c */
-struct lifecycle_control *lifecycle_control_start(struct lifecycle *lifecycle, int fd, struct error *err);
+struct lifecycle_control *lifecycle_control_open(struct lifecycle *lifecycle, int fd, struct error *err);
 void lifecycle_control_stop(struct lifecycle_control *control); /* NULL-safe, as the following */
 void lifecycle_control_free(struct lifecycle_control **control);
 void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms);
-void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation);
+void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation, bool trace);
+bool lifecycle_control_start(struct lifecycle_control *control, const char *module_id, struct error *err);
+bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
+                           struct error *err);
+void lifecycle_control_hold(struct lifecycle_control *control, const char *module_id, bool held, const char *reason,
+                            enum error_code code);
+void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation);
 bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,
-                               uint32_t grace_ms, struct error *err);
+                               struct error *err);
 
 #endif

@@ -79,7 +79,10 @@ bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycl
   instance->state = to;
   if (to == LIFECYCLE_READY || event == LIFECYCLE_ON_REFUSED)
     core_rpc_timer_cancel(&module->process_timer);
-  str_copy(instance->reason, sizeof(instance->reason), cause);
+  if (to == LIFECYCLE_READY)
+    lifecycle_account_ready(module, instance->generation);
+  if (cause != instance->reason)
+    str_copy(instance->reason, sizeof(instance->reason), cause);
   history_append(instance, from, to, cause);
   log_event(to == LIFECYCLE_FAILED || to == LIFECYCLE_QUARANTINED ? LOG_WARN : LOG_INFO, "lifecycle", "transition",
             LOG_TEXT("module", module->id), LOG_INT("generation", instance->generation),

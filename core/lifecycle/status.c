@@ -76,7 +76,11 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   /* A new process that has not shown its socket yet must not look like the old one. */
   if (instance && module->pid && instance->generation != module->process_generation)
     instance = NULL;
-  const char *state = instance                ? lifecycle_state_name(instance->state)
+  const char *held = module->hold == LIFECYCLE_HOLD_QUARANTINED ? lifecycle_state_name(LIFECYCLE_QUARANTINED)
+                     : module->hold == LIFECYCLE_HOLD_STOPPED && !module->pid ? lifecycle_state_name(LIFECYCLE_STOPPED)
+                                                                              : NULL;
+  const char *state = held                    ? held
+                      : instance              ? lifecycle_state_name(instance->state)
                       : module->pid           ? "starting"
                       : module->restart_waits ? lifecycle_state_name(LIFECYCLE_BACKOFF)
                                               : "down";
@@ -84,7 +88,11 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   status->version = text(instance && instance->descriptor ? instance->descriptor->module_version : module->version);
   status->state = text(state);
   char reason[2 * LIFECYCLE_REASON_BYTES + 16];
-  if (instance && module->fault[0] && module->fault_generation != instance->generation)
+  if (held || (module->hold != LIFECYCLE_HOLD_NONE && !instance))
+    str_copy(reason, sizeof(reason), module->hold_reason);
+  else if (instance && instance->state == LIFECYCLE_DRAINING)
+    snprintf(reason, sizeof(reason), "%s; %u in flight", instance->reason, instance->in_flight);
+  else if (instance && module->fault[0] && module->fault_generation != instance->generation)
     snprintf(reason, sizeof(reason), "%s; before: %s", instance->reason, module->fault);
   else
     str_copy(reason, sizeof(reason), instance ? instance->reason : module->fault);
@@ -100,6 +108,7 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
       text(instance && instance->descriptor ? instance->descriptor->protocol_family : module->family);
   status->last_exit = text(module->last_exit);
   status->last_exit_at_ms = module->last_exit_at_ms;
+  status->in_flight = instance && instance->channel ? instance->in_flight : 0;
   return status;
 }
 
@@ -194,6 +203,47 @@ static void history_fill(const struct lifecycle_module *module, Core__Admin__V1_
   }
 }
 
+static Core__Admin__V1__ModuleDeath *death_new(const struct lifecycle_death *from) {
+  Core__Admin__V1__ModuleDeath *to = calloc(1, sizeof(*to));
+  if (!to)
+    abort();
+  core__admin__v1__module_death__init(to);
+  to->at_ms = from->at_ms;
+  to->generation = from->generation;
+  to->cause = text(lifecycle_death_cause_name(from->cause));
+  to->kind = text(lifecycle_death_kind_name(from->was_ready));
+  to->detail = text(from->detail);
+  to->ready_ms = from->ready_ms;
+  to->last_words = calloc(from->word_count + 1, sizeof(*to->last_words));
+  if (!to->last_words)
+    abort();
+  for (size_t i = 0; i < from->word_count; i++)
+    to->last_words[to->n_last_words++] = text(from->words[i]);
+  return to;
+}
+
+static void deaths_fill(const struct lifecycle_module *module, Core__Admin__V1__DescribeModuleResponse *response) {
+  size_t count = module->recent_count < LIFECYCLE_DEATHS_SHOWN ? module->recent_count : LIFECYCLE_DEATHS_SHOWN;
+  response->deaths = calloc(count + 1, sizeof(*response->deaths));
+  response->death_counts = calloc(LIFECYCLE_DEATH_CAUSE_COUNT, sizeof(*response->death_counts));
+  if (!response->deaths || !response->death_counts)
+    abort();
+  for (size_t i = 0; i < count; i++)
+    response->deaths[response->n_deaths++] =
+        death_new(&module->recent[(module->recent_count - 1 - i) % LIFECYCLE_DEATHS_SHOWN]);
+  for (unsigned cause = 0; cause < LIFECYCLE_DEATH_CAUSE_COUNT; cause++) {
+    if (module->deaths.by_cause[cause] == 0)
+      continue;
+    Core__Admin__V1__DeathCount *to = calloc(1, sizeof(*to));
+    if (!to)
+      abort();
+    core__admin__v1__death_count__init(to);
+    to->cause = text(lifecycle_death_cause_name((enum lifecycle_death_cause)cause));
+    to->count = module->deaths.by_cause[cause];
+    response->death_counts[response->n_death_counts++] = to;
+  }
+}
+
 /* A deep copy of a message through its bytes. */
 static ProtobufCMessage *message_copy(const ProtobufCMessage *message) {
   size_t length = protobuf_c_message_get_packed_size(message);
@@ -227,5 +277,6 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
   for (size_t i = 0; i < module->last_word_count; i++)
     response->last_words[response->n_last_words++] = text(module->last_words[i]);
   history_fill(module, response);
+  deaths_fill(module, response);
   return response;
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes docs/lifecycle.md from core/lifecycle/{states,events,transitions}.def (LIF-*)."""
+"""Writes docs/lifecycle.md from core/lifecycle/{states,events,transitions,death_causes}.def (LIF-*)."""
 import page
 
 FOLDER = "core/lifecycle"
 INTRO = """# The lifecycle of a module
 
-Generated from `core/lifecycle/{states,events,transitions}.def` by `docs/generate/lifecycle.py`; do not edit.
+Generated from `core/lifecycle/{states,events,transitions,death_causes}.def` by `docs/generate/lifecycle.py`; do not edit.
 
 The core keeps one state machine per module instance. An instance is a module id with a generation: the number of its start, never
 given twice. The same table serves modules that the supervisor starts and modules that attach by themselves. A pair that is not in
@@ -23,9 +23,41 @@ How an instance gets through (`core/lifecycle/instance.c`):
 6. **degraded**: it was ready and a condition fails now; it is not given new work, and comes back by itself.
 7. **draining**, **stopping**, **stopped**: it was asked to finish, reports that nothing is in flight, and ends.
 
-An instance that is refused, lost or late becomes **failed**. What follows is the supervisor's restart policy: **backoff** until
-the next start; see [operating.md](operating.md#when-something-dies). **quarantined** is for one that is held down; nothing holds one by
-itself yet.
+An instance that is refused, lost or late becomes **failed**. One that was refused or late is ended, since it would stay so for ever; a
+lost connection is dialled again. What follows is the supervisor's restart policy: **backoff** until the next start; see
+[operating.md](operating.md#when-something-dies). **quarantined** is a module that keeps failing: it is held down until an operator
+releases it. **rolling-back** is an instance whose place an earlier version takes.
+
+## Deaths
+
+A death that nobody ordered is an *incident* when that instance had been ready, else it speaks against the version: a *bad version*. The
+history and the status say which, metrics count them by cause (`core/lifecycle/account.c`):
+
+CAUSES
+
+More than `quarantine.deaths` (5) of them within `quarantine.window_ms` (60 s), or `quarantine.late_starts` (2) starts in a row that were
+not ready in `start_timeout_ms`, and the module is quarantined (LIF-8). That is a line of the log at level error, the metric
+`gatehouse_module_quarantined`, an event of the state graph, and the status; calls to its protocol family are answered with
+`module.quarantined`. The decision is kept in the store: a new core, and a new supervisor, hold it too. `gatehouse module release <id>`
+ends it. Without a supervisor nobody tells a death from an end, so a connection that is lost counts as one.
+
+## Probes
+
+| probe | while | asks | when it fails |
+|---|---|---|---|
+| startup | *warming* | `GetReadiness`, and follows `Health/Watch` | the start has failed: the instance is ended |
+| liveness | *ready*, *degraded* | `Health/Check`; any answer is a sign of life | it hangs: SIGABRT, so that it writes where, then SIGKILL; the restart policy follows |
+| readiness | *ready*, *degraded* | `GetReadiness`, and follows `Health/Watch` | *degraded*: no new work; it comes back by itself |
+
+Interval, timeout and both thresholds of each are keys of the module's [configuration](configuration.md), `probes.…`. What a module says
+of its own readiness counts at once; thresholds count missing answers.
+
+## The end in order
+
+`gatehouse module restart` and `stop` end an instance in steps, each only when the one before did not help: `Drain` with a deadline
+(`drain_timeout_ms`, or `--drain`), in which the module refuses new requests in its protocol's form and finishes what it has; SIGTERM, or
+`Shutdown` without a supervisor; SIGKILL after `stop_grace_ms`. While it drains the status says how much is in flight. `gatehouse module
+drain` does only the first step.
 """
 
 
@@ -38,7 +70,9 @@ def render():
     for start, event, end in moves:
         if start not in state_text or end not in state_text or event not in event_text:
             page.fail(f"a transition names what is not there: {start}, {event}, {end}")
-    out = [*INTRO.splitlines(), "", "## States and transitions", "", "```mermaid", "stateDiagram-v2",
+    causes = page.rows(f"{FOLDER}/death_causes.def", "LIFECYCLE_DEATH")
+    intro = INTRO.replace("CAUSES", ", ".join(f"*{text}*" for _, text in causes) + ".")
+    out = [*intro.splitlines(), "", "## States and transitions", "", "```mermaid", "stateDiagram-v2",
            f"    [*] --> {states[0][1]}"]
     joined = {}
     for start, event, end in moves:

@@ -42,7 +42,10 @@ class Core:
         self.run = self.directory / "run"
         self.env = {"GATEHOUSE_RUN": str(self.run), "GATEHOUSE_STATE": str(self.directory / "state"), "PATH": "/usr/bin:/bin"}
         config = self.directory / "gatehouse.yaml"
-        config.write_text("modules: []\n")
+        # Each test ends its modules by letting the connection go, which is a death as far as a core alone can tell.
+        config.write_text("modules:\n" + "".join(
+            f"  - {{id: {name}, family: {family}, quarantine: {{deaths: 0}}}}\n"
+            for name, family in (("owner", "rest-grpc"), ("owner2", "rest-grpc"), ("asker", "echo"))))
         self.process = Process("core", [BIN / "gatehouse-core", "--config", config], self.directory, env=self.env)
         wait_until(lambda: (self.run / "core" / "admin.sock").exists() or not self.process.running(), "the core's socket")
 

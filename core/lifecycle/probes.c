@@ -1,0 +1,59 @@
+/* probes.c: liveness (LIF-4): once an instance is ready its health service is called again and again. What it answers
+ * is not looked at, only that it does: a loop that hangs, a process that was stopped, cannot. So many calls in a row
+ * without an answer and it is condemned; with a supervisor it gets SIGABRT first and writes where it hangs, then
+ * SIGKILL. */
+#include <stdio.h>
+
+#include "core/lifecycle/lifecycle_internal.h"
+#include "sdk/base/clock.h"
+#include "sdk/base/log.h"
+
+/* When the core's own loop was so late, a missing answer says nothing about the module. */
+#define OWN_DELAY_MAX_MS 500
+
+static void liveness_ask(void *argument);
+
+static void liveness_later(struct lifecycle_instance *instance) {
+  instance->liveness_timer = core_rpc_timer_start(
+      instance->module->lifecycle->options.loop, instance->module->config.liveness.interval_ms, liveness_ask, instance);
+}
+
+static void liveness_failed(struct lifecycle_instance *instance) {
+  struct lifecycle_module *module = instance->module;
+  char cause[LIFECYCLE_REASON_BYTES];
+  lifecycle_module_fault(module, instance->generation, ERR_MODULE_PROBE,
+                         "it hangs: no answer to %u liveness probes in a row", instance->liveness_probe.failures);
+  snprintf(cause, sizeof(cause), "%s", module->fault);
+  lifecycle_account_condemn(module, instance->generation, LIFECYCLE_DEATH_PROBE, true);
+  lifecycle_instance_lose(instance, cause);
+}
+
+static void liveness_answered(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
+  const struct lifecycle_probe_config *config = &instance->module->config.liveness;
+  int64_t took_ms = (clock_monotonic_us() - instance->liveness_asked_us) / 1000;
+  bool answered = result->grpc_status == 0 || result->err.category != ERROR_CATEGORY_UNAVAILABLE;
+  bool own_fault = !answered && took_ms > (int64_t)config->timeout_ms + OWN_DELAY_MAX_MS;
+  if (!own_fault && lifecycle_probe_count(&instance->liveness_probe, config, answered) == LIFECYCLE_PROBE_FAILED) {
+    liveness_failed(instance);
+    return;
+  }
+  if (!answered)
+    log_event(LOG_WARN, "lifecycle", "no answer to a liveness probe", LOG_TEXT("module", instance->module->id),
+              LOG_INT("generation", instance->generation), LOG_INT("in_a_row", instance->liveness_probe.failures));
+  liveness_later(instance);
+}
+
+static void liveness_ask(void *argument) {
+  struct lifecycle_instance *instance = argument;
+  instance->liveness_timer = NULL;
+  instance->liveness_asked_us = clock_monotonic_us();
+  lifecycle_instance_call(instance, LIFECYCLE_CALL_LIVENESS, "/grpc.health.v1.Health/Check", "", 0,
+                          instance->module->config.liveness.timeout_ms, liveness_answered);
+}
+
+void lifecycle_liveness_begin(struct lifecycle_instance *instance) {
+  if (instance->module->config.liveness.interval_ms == 0 || instance->liveness_timer ||
+      instance->calls[LIFECYCLE_CALL_LIVENESS])
+    return;
+  liveness_later(instance);
+}
