@@ -76,6 +76,21 @@ static struct schemes schemes_of(const core_common_v1_EgressPolicy *policy) {
   return schemes;
 }
 
+/* Whether `key` is what key_make makes of it. */
+static bool key_equals(const char *key, const core_common_v1_EgressPolicy *policy, struct schemes schemes) {
+  if (key[0] != '0' + schemes.http || key[1] != '0' + schemes.https)
+    return false;
+  key += 2;
+  for (pb_size_t i = 0; policy && i < policy->allow_count; i++) {
+    const char *text = policy->allow[i] ? policy->allow[i] : "";
+    size_t length = strlen(text);
+    if (*key++ != '\n' || strncmp(key, text, length) != 0)
+      return false;
+    key += length;
+  }
+  return !*key;
+}
+
 static char *key_make(const core_common_v1_EgressPolicy *policy, struct schemes schemes) {
   struct buf key = {0};
   buf_printf(&key, "%d%d", schemes.http, schemes.https);
@@ -130,26 +145,22 @@ struct http_client *rest_clients_get(struct rest_clients *clients, const core_co
     error_set(err, ERR_HTTP_URL_BLOCKED, NULL);
     return NULL;
   }
-  char *key = key_make(policy, schemes);
   struct client_entry *entry;
   TAILQ_FOREACH(entry, &clients->entries, link) {
-    if (strcmp(entry->key, key) == 0)
+    if (key_equals(entry->key, policy, schemes))
       break;
   }
   if (entry) {
-    base_free(key);
     TAILQ_REMOVE(&clients->entries, entry, link);
     TAILQ_INSERT_HEAD(&clients->entries, entry, link);
     return entry->client;
   }
   struct http_egress_policy *rules = policy_make(policy, schemes, err);
-  if (!rules) {
-    base_free(key);
+  if (!rules)
     return NULL;
-  }
   trim(clients);
   entry = BASE_NEW(struct client_entry);
-  entry->key = key;
+  entry->key = key_make(policy, schemes);
   entry->policy = rules;
   entry->client = http_client_create(clients->base, &(struct http_client_options){.egress = rules});
   TAILQ_INSERT_HEAD(&clients->entries, entry, link);

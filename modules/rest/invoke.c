@@ -39,17 +39,18 @@ static void invocation_end(struct invocation *invocation, const struct error *er
 /* Sends the result, which is emptied, and ends. */
 static void invocation_answer(struct invocation *invocation, struct rest_result *result) {
   struct error err = {0};
-  core_common_v1_InvokeResult message = {
+  struct module_result message = {
       .content_json = result->content.data,
-      .structured_content_json = result->structured.data,
+      .content_bytes = result->content.length,
+      .structured_json = result->structured.data,
+      .structured_bytes = result->structured.length,
       .is_error = result->is_error,
       .upstream_status = (uint32_t)invocation->status,
       .upstream_duration_us = (uint64_t)invocation->upstream_us,
   };
-  core_common_v1_InvokeItem item = {.which_item = core_common_v1_InvokeItem_result_tag, .item.result = &message};
   if (result->content.length + result->structured.length > RESULT_BYTES_MAX)
     error_set(&err, ERR_HTTP_UPSTREAM_TOO_LARGE, NULL);
-  else if (!module_invocation_send(invocation->handle, &item))
+  else if (!module_invocation_send_result(invocation->handle, &message))
     error_set(&err, ERR_UNAVAILABLE, NULL);
   if (error_is(&err, ERR_HTTP_UPSTREAM_TOO_LARGE))
     err.origin = ERROR_ORIGIN_UPSTREAM;
@@ -150,22 +151,22 @@ static bool time_left(const struct invocation *invocation, int64_t *timeout_ms, 
 
 static bool call_begin(struct invocation *invocation, struct error *err) {
   const core_common_v1_InvocationPlan *plan = invocation->plan;
-  struct rest_request request = {0};
+  struct rest_request *request = &invocation->rest->request;
   int64_t timeout_ms = 0;
   if (plan->which_call != core_common_v1_InvocationPlan_rest_tag || !plan->call.rest)
     return error_set(err, ERR_UNSUPPORTED, "this module carries out REST calls");
   struct http_client *client = NULL;
-  if (time_left(invocation, &timeout_ms, err) && rest_request_build(plan, &request, err))
+  if (time_left(invocation, &timeout_ms, err) && rest_request_build(plan, request, err))
     client = rest_clients_get(invocation->rest->clients, plan->egress, err);
   if (client) {
     struct http_client_request call = {
-        .method = request.method,
-        .url = request.url.data,
-        .headers = request.headers,
-        .header_count = request.header_count,
-        .private_header_count = request.private_header_count,
-        .body = request.body,
-        .body_bytes = request.body_bytes,
+        .method = request->method,
+        .url = request->url.data,
+        .headers = request->headers,
+        .header_count = request->header_count,
+        .private_header_count = request->private_header_count,
+        .body = request->body,
+        .body_bytes = request->body_bytes,
         .timeout_ms = timeout_ms,
         .response_bytes_max = response_limit(plan->egress),
         .redirects_max = plan->egress ? plan->egress->redirects_max : 0,
@@ -175,7 +176,7 @@ static bool call_begin(struct invocation *invocation, struct error *err) {
     };
     invocation->call = http_client_start(client, &call, err);
   }
-  rest_request_clear(&request);
+  rest_request_reset(request);
   return invocation->call != NULL;
 }
 

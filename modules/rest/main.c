@@ -57,6 +57,7 @@ static void destroy(struct module *module) {
   struct rest *rest = module_state(module);
   rest_clients_free(&rest->clients);
   rest_filters_free(&rest->filters);
+  rest_request_clear(&rest->request);
   base_free(rest);
 }
 

@@ -7,6 +7,7 @@
 #include "sdk/base/str.h"
 
 #define EXTRA_HEADERS_MAX 4 /* content-type, accept, traceparent, tracestate */
+#define BUFFER_KEPT_BYTES 65536
 #define ACCEPT_DEFAULT "application/json, text/*;q=0.9, */*;q=0.8"
 
 /* Where the arguments go. DELETE is like GET unless the plan names a content type: most servers ignore its body. */
@@ -82,7 +83,8 @@ bool rest_request_build(const core_common_v1_InvocationPlan *plan, struct rest_r
   struct rest_arguments arguments;
   struct rest_fields fields = {0};
   bool in_body = false;
-  request->arena = arena_create(0);
+  if (!request->arena)
+    request->arena = arena_create(0);
   size_t room = (size_t)plan->headers_count + rest->header_mapping_count;
   request->headers = arena_alloc(request->arena, (room + EXTRA_HEADERS_MAX) * sizeof(*request->headers));
   const char *content_type = plan_headers_take(plan, request);
@@ -110,6 +112,25 @@ bool rest_request_build(const core_common_v1_InvocationPlan *plan, struct rest_r
     header_default(request, "tracestate", plan->trace->tracestate);
   }
   return true;
+}
+
+/* A big one does not stay. */
+static void buffer_empty(struct buf *buffer) {
+  if (buffer->capacity > BUFFER_KEPT_BYTES)
+    buf_free(buffer);
+  else
+    buf_clear(buffer);
+}
+
+void rest_request_reset(struct rest_request *request) {
+  struct rest_request kept = {.arena = request->arena, .url = request->url, .body_buffer = request->body_buffer};
+  if (kept.arena)
+    arena_reset(kept.arena);
+  if (kept.body_buffer.data)
+    explicit_bzero(kept.body_buffer.data, kept.body_buffer.length);
+  buffer_empty(&kept.url);
+  buffer_empty(&kept.body_buffer);
+  *request = kept;
 }
 
 void rest_request_clear(struct rest_request *request) {

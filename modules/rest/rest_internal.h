@@ -127,8 +127,9 @@ struct rest_request {
   size_t body_bytes;
 };
 
-/* Fills *request (zeroed before). The plan outlives it. Errors as above, and ERR_HTTP_METHOD_UNSUPPORTED. */
+/* Fills *request (zeroed or reset before). The plan outlives it. Errors as above, and ERR_HTTP_METHOD_UNSUPPORTED. */
 bool rest_request_build(const core_common_v1_InvocationPlan *plan, struct rest_request *request, struct error *err);
+void rest_request_reset(struct rest_request *request); /* wipes, keeps some memory for the next one */
 void rest_request_clear(struct rest_request *request); /* wipes; fine on a zeroed struct */
 
 /* ---- egress.c: clients by policy ---- */
@@ -224,6 +225,7 @@ struct rest {
   struct module *module;
   struct rest_clients *clients;
   struct rest_filters *filters;
+  struct rest_request request; /* of the invocation that begins: http_client copies it */
   uint64_t filtered_total;
   uint32_t in_flight;
 };

@@ -15,6 +15,7 @@
 #include "sdk/base/str.h"
 
 #define DETAIL_BYTES_MAX 512
+#define TEXT_BLOCK_BYTES 64 /* what stands around a text, and some escapes */
 #define NO_CONTENT_TEXT "Request completed successfully (No Content)"
 #define NO_OBJECT_TEXT "The request was carried out, but its answer is not the object that this tool declares."
 
@@ -46,26 +47,38 @@ bool rest_reply_is_json(const char **body, size_t *length) {
   return true;
 }
 
+/* Of a string in checked JSON with its quotes: up to the first quote that no backslash escapes. */
+static size_t string_length(const char *data, const char *end) {
+  const char *at = data;
+  size_t backslashes;
+  do {
+    at = memchr(at + 1, '"', (size_t)(end - at - 1));
+    for (backslashes = 0; at[-1 - (ptrdiff_t)backslashes] == '\\';)
+      backslashes++;
+  } while (backslashes % 2);
+  return (size_t)(at + 1 - data);
+}
+
 /* Checked JSON without the white space between its tokens; numbers and strings keep their bytes. */
 static void json_compact(const char *data, size_t length, struct buf *out) {
   char *target = buf_reserve(out, length);
-  size_t count = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < length; i++) {
-    char c = data[i];
-    if (in_string && c == '\\')
-      target[count++] = data[i++]; /* the escaped character follows: checked JSON never ends here */
-    else if (c == '"')
-      in_string = !in_string;
-    else if (!in_string && is_space(c))
-      continue;
-    target[count++] = data[i];
+  const char *end = data + length;
+  while (data < end) {
+    size_t run = 1;
+    if (*data == '"')
+      run = string_length(data, end);
+    else if (is_space(*data))
+      run = 0;
+    memcpy(target, data, run);
+    target += run;
+    data += run ? run : 1;
   }
-  target[count] = '\0';
-  out->length += count;
+  *target = '\0';
+  out->length = (size_t)(target - out->data);
 }
 
 static void text_block(struct buf *content, const char *text, size_t length) {
+  buf_reserve(content, length + length / 8 + TEXT_BLOCK_BYTES);
   buf_append_text(content, "[{\"type\":\"text\",\"text\":");
   buf_append_json_string(content, text, length);
   buf_append_text(content, "}]");

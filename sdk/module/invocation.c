@@ -87,6 +87,15 @@ bool module_invocation_send(struct module_invocation *invocation, const core_com
   return rpc_server_call_send_message(invocation->call, core_common_v1_InvokeItem_fields, item) != RPC_SEND_REFUSED;
 }
 
+bool module_invocation_send_result(struct module_invocation *invocation, const struct module_result *result) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  struct buf message = {0};
+  module_result_encode(result, &message);
+  enum rpc_send_result sent = rpc_server_call_send(invocation->call, (const uint8_t *)message.data, message.length);
+  buf_free(&message);
+  return sent != RPC_SEND_REFUSED;
+}
+
 void module_invocation_finish(struct module_invocation *invocation, const struct error *err) {
   BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
   struct module *module = invocation->module;

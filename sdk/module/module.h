@@ -144,6 +144,17 @@ int64_t module_invocation_remaining_ms(const struct module_invocation *invocatio
 /* Sends one item (progress, log, partial content, a request back, or the result). False: it was not taken, because the
  * core gave the call up or has not read far more than a stream may queue; then finish it with an error. */
 bool module_invocation_send(struct module_invocation *invocation, const core_common_v1_InvokeItem *item);
+/* The same for a result of texts whose lengths are known; they are copied. */
+struct module_result {
+  const char *content_json; /* JSON array of content blocks */
+  size_t content_bytes;
+  const char *structured_json;
+  size_t structured_bytes; /* 0: none */
+  bool is_error;
+  uint32_t upstream_status;
+  uint64_t upstream_duration_us;
+};
+bool module_invocation_send_result(struct module_invocation *invocation, const struct module_result *result);
 /* Ends it: NULL after a result was sent, else the error. The handle is void afterwards. Must be called once, also after
  * on_cancel. */
 void module_invocation_finish(struct module_invocation *invocation, const struct error *err);

@@ -8,6 +8,9 @@
 #include "sdk/base/buf.h"
 #include "sdk/module/module.h"
 
+/* result.c: appends the InvokeItem that carries the result, encoded. */
+void module_result_encode(const struct module_result *result, struct buf *out);
+
 #define MODULE_MAGIC 0x4d4f444cu
 #define MODULE_SPI_VERSION "1"
 #define MODULE_SECRET_METADATA "gatehouse-channel-secret"
