@@ -33,8 +33,8 @@
 #define PSG_OBJECT_DEPTH_MAX 32
 #define PSG_UPDATE_MAX_BYTES (4u << 20)   /* a GraphUpdateEvent is closed when it is that long */
 #define PSG_PENDING_MAX_BYTES (32u << 20) /* events that wait for a failing store; later ones are lost, and counted */
-#define PSG_CHECKPOINT_OPERATIONS 5000u   /* graph operations between checkpoints; more for graphs with more nodes */
-#define PSG_CHECKPOINT_IDLE_SHARE 4u      /* a quiet moment: a checkpoint after a quarter of that already */
+#define PSG_CHECKPOINT_OPERATIONS 20000u  /* graph operations between checkpoints; more for graphs with more nodes */
+#define PSG_CHECKPOINT_IDLE_SHARE 16u     /* a quiet moment: a checkpoint after a sixteenth of that already */
 #define PSG_CHECKPOINT_IDLE_MS 200
 #define PSG_RUNS_MAX 16     /* traces of earlier runs that are kept */
 #define PSG_STAGES_MAX 32   /* stages kept per module */

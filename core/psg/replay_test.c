@@ -267,7 +267,7 @@ START_TEST(the_operations_behind_a_checkpoint_are_bounded) {
   char id[ID_UUID_BYTES];
   uint64_t most = 0;
   bench_open(&bench);
-  for (int i = 0; i < 4000; i++) {
+  for (unsigned i = 0; i < PSG_CHECKPOINT_OPERATIONS / 2; i++) { /* three operations each */
     psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
     psg_execution_end(bench.psg, id, PSG_EXECUTION_COMPLETED, 1, NULL, 1);
     if (i % 10)

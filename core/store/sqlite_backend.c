@@ -436,14 +436,30 @@ static int wal_grew(void *arg, sqlite3 *db, const char *name, int pages) {
   return SQLITE_OK;
 }
 
+/* Page size: what the database was made with. Limits that count pages follow from it. */
+static bool pages_prepare(struct sqlite_store *sqlite, uint64_t size_limit_bytes, struct error *err) {
+  uint64_t page_bytes;
+  char limit[64];
+  if (!query_u64(sqlite->writer, "PRAGMA page_size", NULL, &page_bytes, err))
+    return false;
+  sqlite->wal_pages_max = sqlite->checkpoint_at_pages = (int)(SQLITE_WAL_BYTES_MAX / page_bytes);
+  if (!size_limit_bytes)
+    return true;
+  snprintf(limit, sizeof(limit), "PRAGMA max_page_count = %llu",
+           (unsigned long long)(size_limit_bytes / page_bytes + 1));
+  return sqlite_store_execute(sqlite->writer, limit, "limit the size", err);
+}
+
 static bool writer_prepare(struct sqlite_store *sqlite, const struct store_options *options, bool marked, bool check,
                            struct error *err) {
   uint64_t version;
   sqlite3 *db;
+  char page_size[48];
+  snprintf(page_size, sizeof(page_size), "PRAGMA page_size = %d", SQLITE_PAGE_BYTES);
   if (!connection_open(options, &sqlite->writer, err))
     return false;
   db = sqlite->writer;
-  if (!schema_identify(db, marked, &version, err) ||
+  if (!schema_identify(db, marked, &version, err) || !sqlite_store_execute(db, page_size, "set the page size", err) ||
       !sqlite_store_execute(db, "PRAGMA journal_mode = WAL", "use a log", err) ||
       !sqlite_store_execute(
           db, options->durability == STORE_DURABLE ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = OFF",
@@ -452,15 +468,8 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
     return false;
   if (check && !integrity_check(db, err))
     return false;
-  if (options->size_limit_bytes) {
-    char limit[64];
-    snprintf(limit, sizeof(limit), "PRAGMA max_page_count = %llu",
-             (unsigned long long)(options->size_limit_bytes / 4096 + 1));
-    if (!sqlite_store_execute(db, limit, "limit the size", err))
-      return false;
-  }
   sqlite3_wal_hook(db, wal_grew, sqlite); /* in place of the automatic copying back */
-  return statements_prepare(sqlite, err);
+  return pages_prepare(sqlite, options->size_limit_bytes, err) && statements_prepare(sqlite, err);
 }
 
 static bool reader_prepare(struct sqlite_store *sqlite, const struct store_options *options, struct error *err) {
@@ -494,7 +503,6 @@ static void *sqlite_open(const struct store_options *options, struct store_posit
   sqlite->lock_fd = -1;
   sqlite->change_history = options->change_history ? options->change_history : 100000;
   sqlite->seal_at = EVENT_INDEX_SEGMENT_EVENTS;
-  sqlite->checkpoint_at_pages = SQLITE_WAL_PAGES_MAX;
   bool good = lock_take(sqlite, options->path, &marked, err) && file_prepare(options->path, marked, &file_bytes, err);
   bool check = file_bytes <= (options->check_limit_bytes ? options->check_limit_bytes : 16u << 20);
   if (good && writer_prepare(sqlite, options, marked, check, err) && position_load(sqlite, position, err) &&

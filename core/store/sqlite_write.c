@@ -345,7 +345,7 @@ static void wal_checkpoint(struct sqlite_store *sqlite) {
     log_event(LOG_WARN, STORE_ROOM, "the write-ahead log cannot be copied back",
               LOG_TEXT("detail", sqlite3_errmsg(sqlite->writer)));
   bool whole = code == SQLITE_OK && log_pages == copied_pages;
-  sqlite->checkpoint_at_pages = whole ? SQLITE_WAL_PAGES_MAX : sqlite->wal_pages + SQLITE_WAL_PAGES_MAX;
+  sqlite->checkpoint_at_pages = whole ? sqlite->wal_pages_max : sqlite->wal_pages + sqlite->wal_pages_max;
   if (whole)
     sqlite->wal_pages = 0;
 }

@@ -13,7 +13,8 @@
 #include "core/store/store_internal.h"
 
 #define SQLITE_STORE_APPLICATION_ID 0x47545653 /* "GTVS" */
-#define SQLITE_WAL_PAGES_MAX 1024              /* 4 MiB: then the log is copied back and recycled even while busy */
+#define SQLITE_WAL_BYTES_MAX (4 << 20)         /* then the log is copied back and recycled even while busy */
+#define SQLITE_PAGE_BYTES 16384                /* of a new database: a block of events is some pages, not dozens */
 #define SQLITE_META_SALT "event_index_salt"
 #define SQLITE_META_TRIMMED "trimmed_revision"
 
@@ -64,7 +65,7 @@ struct sqlite_store {
   uint64_t tail_saved; /* last seq whose hashes are in event_tail or a segment, as committed */
   uint64_t tail_saved_next;
   int64_t wall_us; /* highest of any event that was applied */
-  int wal_pages, checkpoint_at_pages;
+  int wal_pages, wal_pages_max, checkpoint_at_pages;
   size_t seal_at;
 };
 
