@@ -135,6 +135,8 @@ class Stack(Gateway):
                     "config": {"listener": "mcp2"}},
                    {"id": "rest", "family": "rest-grpc", "binary": "gatehouse-rest"},
                    {"id": "bench", "family": "bench", "binary": str(program("bench_module")), "listeners": ["bench"]}]
+        for module in modules:
+            module["quarantine"] = {"deaths": 0}  # they are killed again and again
         super().__init__(config={"version": 1, "store": {"backend": "sqlite"}, "listeners": listeners, "modules": modules},
                          env={"GATEHOUSE_LOG_LEVEL": "warn"}, wait=wait)
         self.upstream_port = upstream_port

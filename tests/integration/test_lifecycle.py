@@ -1,0 +1,296 @@
+"""What the core does with modules that die, hang or are told to leave (LIF-4, LIF-5, LIF-7, LIF-8), on the real stack."""
+import copy
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import gateway as gateways
+from harness.mcp import ModernMcp
+from harness.processes import wait_until
+
+ARGUMENTS = {"value": 5, "from_unit": "km", "to_unit": "m"}
+
+
+class Upstream:
+    """An HTTP server that answers each request when the test lets it."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.waiting, self.go_on = 0, threading.Event()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(peer,), daemon=True).start()
+
+    def serve(self, peer):
+        with peer:
+            peer.recv(65536)
+            self.waiting += 1
+            self.go_on.wait(60)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\nConnection: close\r\n\r\n{\"late\":true}")
+
+    def close(self):
+        self.go_on.set()
+        self.listener.close()
+
+
+@pytest.fixture
+def upstream():
+    server = Upstream()
+    yield server
+    server.close()
+
+
+def config_with(**of_modules):
+    """The quick start with more keys for some modules."""
+    config = copy.deepcopy(gateways.quickstart_config())
+    for module in config["modules"]:
+        module.update(of_modules.get(module["id"], {}))
+    return config
+
+
+def start(worldclock, notes, **options):
+    reason = gateways.missing()
+    if reason:
+        pytest.skip(reason)
+    gateway = gateways.Gateway(**options)
+    try:
+        gateway.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
+    except BaseException:
+        gateway.close()
+        raise
+    return gateway
+
+
+def describe(gateway, name):
+    return json.loads(gateway.ctl("module", "describe", name, "--output", "json").stdout)
+
+
+def wait_state(gateway, name, state, timeout_s=20):
+    def there():
+        process = gateway.processes().get(name, {})
+        return process.get("state") == state and process
+    try:
+        return wait_until(there, f"{name} to be {state}", timeout_s, pause_s=0.02)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; now {gateway.processes().get(name)}\n{gateway.log()[-4000:]}") from None
+
+
+def kill_until_quarantined(gateway, name):
+    seen = None
+    for _ in range(6):
+        before = wait_until(lambda: (now := gateway.processes().get(name, {})).get("state") == "ready" and
+                            now["generation"] != seen and now, f"{name} to be ready again", 30, pause_s=0.02)
+        seen = before["generation"]
+        os.kill(before["pid"], signal.SIGKILL)
+    return wait_state(gateway, name, "quarantined")
+
+
+def error_code(reply):
+    """The stable code of a refusal, wherever the protocol's form has it."""
+    found = re.search(r'"code"\s*:\s*"([a-z_.]+)"', json.dumps(reply.answer))
+    assert found, reply.answer
+    return found.group(1)
+
+
+# ---- quarantine (LIF-8) ----
+
+def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(worldclock, notes):
+    with start(worldclock, notes) as gateway:
+        token = gateway.token(gateways.GUEST, "--team", "explorers")
+        first = gateway.processes()
+        process = kill_until_quarantined(gateway, "rest")
+        assert re.search(r"6 deaths in 60 s; last: incident after [\d.]+ s ready: signal 9 \(KILL\) \(module\.exited\)", process["reason"])
+        told = describe(gateway, "rest")
+        assert [(death["kind"], death["cause"]) for death in told["deaths"]] == [("incident", "signal")] * 6
+        assert told["deathCounts"] == [{"cause": "signal", "count": 6}]
+
+        def refused():
+            with ModernMcp(gateway.mcp_url, token) as mcp:
+                return error_code(mcp.call("convert_units", ARGUMENTS))
+        assert refused() == "module.quarantined"
+        assert gateway.processes()["mcp"]["pid"] == first["mcp"]["pid"]
+        wait_until(lambda: "6 deaths in 60 s" in gateway.ctl("events", "--tail", "200", "--output", "json").stdout,
+                   "the state graph to know it", 5, pause_s=0.1)
+        refusal = gateway.ctl("module", "start", "rest", check=False)
+        assert refusal.returncode == 1 and "module release" in refusal.stderr and "module.phase.wrong" in refusal.stderr
+
+        gateway.wait_restarted(gateway.kill("core"))
+        assert "6 deaths in 60 s" in wait_state(gateway, "rest", "quarantined")["reason"]
+        assert gateway.stop() == 0
+        gateway.start(wait=False)  # a new supervisor, which was never told
+        wait_state(gateway, "mcp", "ready")
+        assert "6 deaths in 60 s" in wait_state(gateway, "rest", "quarantined")["reason"]
+        time.sleep(0.5)
+        assert gateway.processes()["rest"].get("pid", 0) == 0 and refused() == "module.quarantined"
+
+        gateway.ctl("module", "release", "rest")
+        gateway.wait_ready()
+        with ModernMcp(gateway.mcp_url, token) as mcp:
+            assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
+        assert "not quarantined" in gateway.ctl("module", "release", "rest", check=False).stderr
+        before = gateway.kill("rest")  # forgiven: one more death is only one
+        gateway.wait_restarted(before)
+
+
+def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(worldclock, notes):
+    config = config_with(rest={"quarantine": {"deaths": 0}})
+    with start(worldclock, notes, config=config) as gateway:
+        for _ in range(8):
+            gateway.wait_restarted(gateway.kill("rest"))
+        assert gateway.processes()["rest"]["state"] == "ready"
+
+
+# ---- drain, stop, start, restart (LIF-5) ----
+
+@pytest.mark.parametrize("order,after", [("restart", "ready"), ("stop", "stopped"), ("drain", "draining")])
+def test_lif_5_what_is_in_flight_is_finished_first(worldclock, notes, upstream, order, after):
+    with start(worldclock, notes) as gateway:
+        gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
+                      "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
+                      f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
+                      f"egress: {{allow: ['127.0.0.1:{upstream.port}'], schemes: [http]}}}}\n")
+        token, replies = gateway.token(gateways.GUEST, "--team", "explorers"), []
+
+        def call():
+            with ModernMcp(gateway.mcp_url, token) as mcp:
+                replies.append(mcp.call("late"))
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        wait_until(lambda: upstream.waiting == 1, "the upstream to be called")
+        before = gateway.processes()["rest"]
+        gateway.ctl("module", order, "rest")
+        draining = wait_until(lambda: (now := gateway.processes()["rest"])["state"] == "draining" and now.get("inFlight") == 1 and now,
+                              "the drain to show what is in flight", 5, pause_s=0.02)
+        assert "1 in flight" in draining["reason"] and f"{order} ordered by an operator" in draining["reason"]
+        with ModernMcp(gateway.mcp_url, token) as mcp:
+            refused = mcp.call("convert_units", ARGUMENTS)
+        assert error_code(refused) in ("invoke.module.unavailable", "module.stopped"), refused.answer
+        upstream.go_on.set()
+        thread.join(20)
+        assert replies and not replies[0].result.get("isError"), replies
+        now = wait_state(gateway, "rest", after)
+        if order == "restart":
+            assert int(now["generation"]) > int(before["generation"])
+            assert "stopping" in [step["toState"] for step in describe(gateway, "rest")["history"]]
+        elif order == "stop":
+            assert "pid" not in now and "by an operator" in now["reason"]
+        else:
+            wait_until(lambda: "nothing in flight" in gateway.processes()["rest"]["reason"], "the drain to end", 5)
+            assert gateway.processes()["rest"]["pid"] == before["pid"]
+        assert not describe(gateway, "rest").get("deaths")
+        if order != "restart":
+            gateway.ctl("module", "start", "rest")
+            assert int(wait_state(gateway, "rest", "ready")["generation"]) > int(before["generation"])
+        with ModernMcp(gateway.mcp_url, token) as mcp:
+            assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
+
+
+def test_lif_5_a_deadline_ends_the_drain_and_the_process(worldclock, notes, upstream):
+    with start(worldclock, notes) as gateway:
+        gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
+                      "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
+                      f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
+                      f"egress: {{allow: ['127.0.0.1:{upstream.port}'], schemes: [http]}}}}\n")
+        token, replies = gateway.token(gateways.GUEST, "--team", "explorers"), []
+
+        def call():
+            with ModernMcp(gateway.mcp_url, token) as mcp:
+                replies.append(mcp.call("late"))
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        wait_until(lambda: upstream.waiting == 1, "the upstream to be called")
+        before, began = gateway.processes()["rest"], time.monotonic()
+        gateway.ctl("module", "restart", "rest", "--drain", "300ms")
+        gateway.wait_restarted(before)
+        assert 0.3 <= time.monotonic() - began < 4
+        thread.join(10)
+        assert replies and error_code(replies[0])
+        assert any("the drain deadline passed, 1 in flight" in step["cause"] for step in describe(gateway, "rest")["history"])
+
+
+def test_lif_5_a_module_that_does_not_drain_is_ended_all_the_same(worldclock, notes):
+    config = config_with(rest={"stop_grace_ms": 300, "probes": {"liveness": {"interval_ms": 0}}})
+    with start(worldclock, notes, config=config) as gateway:
+        before = gateway.kill("rest", signal.SIGSTOP)
+        gateway.ctl("module", "restart", "rest", "--drain", "200ms")
+        gateway.wait_restarted(before)
+        history = describe(gateway, "rest")["history"]
+        assert any("it did not drain" in step["cause"] and step["toState"] == "stopping" for step in history), history
+
+
+def test_a_stop_outlives_the_core_and_other_orders_are_refused(worldclock, notes):
+    with start(worldclock, notes) as gateway:
+        assert "is running" in gateway.ctl("module", "start", "rest", check=False).stderr
+        gateway.ctl("module", "stop", "rest")
+        wait_state(gateway, "rest", "stopped")
+        for order, said in (("stop", "stopped already"), ("restart", "start it"), ("drain", "not serving"), ("release", "not quarantined")):
+            out = gateway.ctl("module", order, "rest", check=False)
+            assert out.returncode == 1 and said in out.stderr and "module.phase.wrong" in out.stderr
+        gateway.wait_restarted(gateway.kill("core"))
+        wait_state(gateway, "rest", "stopped")
+        gateway.ctl("module", "start", "rest")
+        gateway.wait_ready()
+
+
+# ---- probes (LIF-4) and last words ----
+
+QUICK = {"interval_ms": 200, "timeout_ms": 200, "failures": 2}
+
+
+def test_lif_4_a_module_that_hangs_is_found_says_where_and_is_back(worldclock, notes):
+    config = config_with(mcp={"probes": {"liveness": QUICK}})
+    with start(worldclock, notes, config=config) as gateway:
+        before = gateway.kill("mcp", signal.SIGSTOP)
+        after = gateway.wait_restarted(before, 10)
+        death = describe(gateway, "mcp")["deaths"][0]
+        assert death["cause"] == "probe" and death["kind"] == "incident"
+        assert "no answer to 2 liveness probes" in death["detail"] and "module.probe.failed" in death["detail"]
+        assert any("gatehouse-mcp+0x" in line for line in death["lastWords"]) or not gateways_have_stacks(), death
+        assert "6" in after["lastExit"] or "9" in after["lastExit"]
+        token = gateway.token(gateways.GUEST, "--team", "explorers")
+        with ModernMcp(gateway.mcp_url, token) as mcp:
+            assert "world_time" in mcp.tools()
+
+
+def gateways_have_stacks():
+    """Not where a sanitizer's runtime reports instead."""
+    return b"__asan_init" not in (gateways.BIN / "gatehouse-mcp").read_bytes()
+
+
+def test_lif_4_a_module_that_does_not_answer_is_degraded_with_its_reason_and_comes_back(worldclock, notes):
+    config = config_with(rest={"probes": {"liveness": {"interval_ms": 0}, "readiness": QUICK}})
+    with start(worldclock, notes, config=config) as gateway:
+        before = gateway.kill("rest", signal.SIGSTOP)
+        process = wait_state(gateway, "rest", "degraded")
+        assert "no answer to 2 readiness probes in a row (module.probe.failed)" in process["reason"]
+        status = gateway.ctl("status", check=False)
+        assert status.returncode == 3 and "no answer to 2 readiness probes" in status.stdout
+        os.kill(before["pid"], signal.SIGCONT)
+        assert wait_state(gateway, "rest", "ready")["generation"] == before["generation"]
+
+
+def test_a_crash_leaves_its_stack_for_the_operator(own_gateway):
+    if not gateways_have_stacks():
+        pytest.skip("a sanitizer's runtime reports instead")
+    own_gateway.wait_restarted(own_gateway.kill("mcp", signal.SIGSEGV))
+    death = describe(own_gateway, "mcp")["deaths"][0]
+    assert (death["kind"], death["cause"]) == ("incident", "signal")
+    words = death["lastWords"]
+    assert any("signal 11 (SEGV), sent" in line for line in words) and any("gatehouse-mcp+0x" in line for line in words), words
+    shown = own_gateway.ctl("module", "describe", "mcp").stdout
+    assert re.search(r"incident +signal", shown) and "last words of generation" in shown and "gatehouse-mcp+0x" in shown
+    own_gateway.wait_restarted(own_gateway.kill("core", signal.SIGSEGV))
+    assert re.search(r'"process":"core","room":"crash","stack":"[^"]*gatehouse-core\+0x', own_gateway.log())
