@@ -23,6 +23,16 @@ bool rest_arguments_read(struct rest_arguments *arguments, struct arena *arena, 
          error_set(err, ERR_ARGUMENT_INVALID, "The arguments have to be an object.");
 }
 
+/* A checked string token as text in the arena; NULL: it holds U+0000, which only an escape can write. */
+static const char *string_text(struct arena *arena, const char *raw, size_t raw_length) {
+  if (!memchr(raw, '\\', raw_length))
+    return arena_memdup(arena, raw + 1, raw_length - 2);
+  char *text = json_string_decode(raw, raw_length);
+  const char *kept = text ? arena_strdup(arena, text) : NULL;
+  base_free(text);
+  return kept;
+}
+
 bool rest_arguments_split(struct rest_arguments *arguments, struct error *err) {
   if (arguments->items)
     return true;
@@ -34,13 +44,10 @@ bool rest_arguments_split(struct rest_arguments *arguments, struct error *err) {
   if (!json_walk(arguments->json, arguments->length, '{', &cursor))
     return error_set(err, ERR_ARGUMENT_INVALID, "The arguments have to be an object.");
   while (json_next(&cursor, &key, &key_length, &value, &value_length)) {
-    char *name = json_string_decode(key, key_length);
-    if (!name)
+    const char *kept = string_text(arguments->arena, key, key_length);
+    if (!kept)
       return error_set(err, ERR_ARGUMENT_INVALID, "The name of an argument holds U+0000.");
-    bool twice = rest_arguments_find(arguments, name) != NULL;
-    const char *kept = arena_strdup(arguments->arena, name);
-    base_free(name);
-    if (twice)
+    if (rest_arguments_find(arguments, kept))
       return error_set(err, ERR_ARGUMENT_INVALID, "The argument '%s' is there twice.", kept);
     if (arguments->count == REST_ARGUMENTS_MAX)
       return error_set(err, ERR_ARGUMENT_TOO_LARGE, "There are more than %d arguments.", REST_ARGUMENTS_MAX);
@@ -101,12 +108,8 @@ const char *rest_value_text(struct arena *arena, const char *name, const char *r
     return arena_memdup(arena, raw, raw_length);
   if (kind == REST_VALUE_NUMBER)
     return number_text(arena, raw, raw_length);
-  char *text = json_string_decode(raw, raw_length);
-  if (!text) {
+  const char *text = string_text(arena, raw, raw_length);
+  if (!text)
     error_set(err, ERR_ARGUMENT_INVALID, "The argument '%s' holds U+0000.", name);
-    return NULL;
-  }
-  const char *kept = arena_strdup(arena, text);
-  base_free(text);
-  return kept;
+  return text;
 }

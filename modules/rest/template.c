@@ -83,7 +83,9 @@ static bool segment_expand(const char **at, struct rest_arguments *arguments, st
     } else if (**at == '}') {
       return template_wrong(err, "has a brace that names no argument");
     } else {
-      buf_append_char(url, *(*at)++);
+      size_t plain = strcspn(*at, "/?#{}");
+      buf_append(url, *at, plain);
+      *at += plain;
     }
   }
   size_t length = url->length - start;

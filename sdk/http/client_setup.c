@@ -19,8 +19,9 @@ static const char *const credential_fields[] = {"authorization", "cookie", "prox
                                                 "api-key"};
 
 static bool is_in(const char *name, const char *const *list, size_t count) {
+  char first = (char)(name[0] | 0x20); /* a letter of the lists in either case: most names end here */
   for (size_t i = 0; i < count; i++)
-    if (strcasecmp(name, list[i]) == 0)
+    if (list[i][0] == first && strcasecmp(name, list[i]) == 0)
       return true;
   return false;
 }
