@@ -329,7 +329,8 @@ void child_stop(struct child *child, uint32_t grace_ms, bool restart) {
 
 void child_hold(struct child *child, bool held, const char *reason, const char *code) {
   child->held = held;
-  str_copy(child->hold_code, sizeof(child->hold_code), held ? code : "");
+  bool plain = code[strspn(code, "abcdefghijklmnopqrstuvwxyz._")] == '\0'; /* it goes into JSON as it is */
+  str_copy(child->hold_code, sizeof(child->hold_code), held && plain ? code : "");
   str_copy(child->hold_reason, sizeof(child->hold_reason), held ? reason : "");
   if (held && child->state == CHILD_BACKOFF)
     child_happens(child, CHILD_EVENT_STOP);

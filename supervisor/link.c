@@ -346,6 +346,7 @@ static void on_hold(struct supervisor *supervisor, const struct order *order) {
     return;
   accept_order(supervisor, order);
   child_hold(child, order->held, order->reason, order->code);
+  refusals_update(supervisor);
 }
 
 static void on_module_ready(struct supervisor *supervisor, const struct order *order) {

@@ -144,9 +144,11 @@ static void adopt_all(const struct config *config, struct listener *listeners) {
   }
 }
 
-bool listeners_open(const struct config *config, struct listener *listeners, struct error *err) {
+bool listeners_open(struct supervisor *supervisor, struct error *err) {
+  const struct config *config = supervisor->config;
+  struct listener *listeners = supervisor->listeners;
   for (size_t i = 0; i < config->listeners_count; i++)
-    listeners[i] = (struct listener){.config = &config->listeners[i], .fd = -1};
+    listeners[i] = (struct listener){.config = &config->listeners[i], .fd = -1, .supervisor = supervisor};
   adopt_all(config, listeners);
   for (size_t i = 0; i < config->listeners_count; i++) {
     if (listeners[i].fd < 0 && !bind_listener(&listeners[i], err))

@@ -127,6 +127,7 @@ void supervisor_child_died(struct child *child, const struct child_death *death)
 }
 
 void supervisor_child_settled(struct child *child) {
+  refusals_update(child->supervisor);
   stop_further(child->supervisor);
 }
 
@@ -232,11 +233,12 @@ static bool prepare(struct supervisor *supervisor, struct error *err) {
   for (size_t i = 0; i < config->listeners_count; i++)
     supervisor->listeners[i].fd = -1;
   return prepare_children(supervisor, err) && rundir_prepare(supervisor, err) && rundir_config_write(supervisor, err) &&
-         listeners_open(config, supervisor->listeners, err) && notify_open(supervisor, err);
+         listeners_open(supervisor, err) && notify_open(supervisor, err);
 }
 
 static void release(struct supervisor *supervisor) {
   link_close(supervisor);
+  refusals_close(supervisor);
   for (size_t i = 0; i < supervisor->child_count; i++) {
     child_free(&supervisor->children[i]);
     image_free(&supervisor->children[i].image);
@@ -266,6 +268,7 @@ int supervisor_run(const struct config *config, const struct config_source *sour
       .config = config, .source = source, .lock_fd = -1, .null_fd = -1, .notify_fd = -1, .exit_status = EXIT_STATUS_OK};
   struct error err = {0};
   link_init(&supervisor);
+  refusals_init(&supervisor);
   if (!prepare(&supervisor, &err)) {
     log_fatal("the gateway cannot be started", &err);
     supervisor.exit_status = error_is(&err, ERR_CONFIG_VALUE) ? EXIT_STATUS_USAGE : EXIT_STATUS_ENVIRONMENT;

@@ -127,11 +127,34 @@ struct listener {
   char address[112];
   uint16_t port;
   bool unlink_at_end;
+  struct supervisor *supervisor;
+  struct event accept_event; /* while its clients are refused */
+  bool refuses;
+  const char *family, *code; /* of the module that is held; borrowed */
 };
 
 /* Takes what LISTEN_FDS hands to us by name, binds the rest. */
-bool listeners_open(const struct config *config, struct listener *listeners, struct error *err);
+bool listeners_open(struct supervisor *supervisor, struct error *err);
 void listeners_close(struct listener *listeners, size_t count);
+
+/* ---- refusals.c: answers for modules that are held down -------------------------------------------------------------
+ */
+
+#define REFUSED_MAX 64
+
+/* A client that is being refused. */
+struct refused {
+  int fd; /* -1: a free place */
+  bool answered;
+  unsigned turns; /* that its bytes took */
+  const char *family, *code;
+  struct event event;
+};
+
+void refusals_init(struct supervisor *supervisor);
+/* A module was held, let go, or has ended: looks which listeners' clients are to be refused from now on. */
+void refusals_update(struct supervisor *supervisor);
+void refusals_close(struct supervisor *supervisor);
 
 /* ---- rundir.c: directories, the lock, generations -------------------------------------------------------------------
  */
@@ -198,6 +221,7 @@ struct supervisor {
   struct child *children; /* [0] is the core, then the modules as configured */
   size_t child_count;
   struct link link;
+  struct refused refused[REFUSED_MAX];
   struct event notify_event, watchdog_event, signal_events[4];
 };
 

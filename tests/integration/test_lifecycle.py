@@ -145,6 +145,19 @@ def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(world
         gateway.wait_restarted(before)
 
 
+def test_lif_8_clients_of_a_quarantined_module_are_answered_and_not_left_waiting(worldclock, notes):
+    with start(worldclock, notes) as gateway:
+        token, url = gateway.token(gateways.GUEST, "--team", "explorers"), gateway.mcp_url
+        kill_until_quarantined(gateway, "mcp")
+        with ModernMcp(url, token) as mcp:
+            reply = mcp.call("convert_units", ARGUMENTS)
+        assert reply.status == 503 and reply.error["data"] == {"code": "module.quarantined", "category": "UNAVAILABLE", "retryable": True}
+        gateway.ctl("module", "release", "mcp")
+        gateway.wait_ready()
+        with ModernMcp(url, token) as mcp:
+            assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
+
+
 def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(worldclock, notes):
     config = config_with(rest={"quarantine": {"deaths": 0}})
     with start(worldclock, notes, config=config) as gateway:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import time
@@ -299,6 +300,59 @@ def test_a_hold_keeps_a_module_down_until_it_is_lifted():
         core.order("hold web 0")
         core.until("Accepted")
         assert core.start("web")["generation"] > first["generation"]
+
+
+def talk(port, request, timeout_s=10):
+    """What comes back on a new connection until it ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as peer:
+        peer.sendall(request)
+        parts = []
+        while part := peer.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("family,content,form", [
+    ("mcp", "application/json", lambda body: body["error"]["data"]["code"]),
+    ("llm", "application/json", lambda body: body["error"]["code"]),
+    ("other", "application/problem+json", lambda body: body["code"])])
+def test_lif_8_clients_of_a_module_that_is_held_down_are_answered_in_its_protocols_form(family, content, form):
+    with Stack([module("web", "ready", "serve", listeners=["web"], family=family), module("api", "sleep")], listeners=["web"]) as stack:
+        core = stack.core()
+        spawned = core.start("web")
+        core.until("Notified")
+        port = stack.port(core)
+        core.order("refuse web 1 module.quarantined")
+        core.until("Accepted")
+        assert ask(port) == spawned["pid"]  # it lives, and is served by itself
+        os.kill(spawned["pid"], signal.SIGKILL)
+        assert core.until("Exited")["next_step"] == STAY_DOWN
+        for request in (b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300000, b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff"):
+            head, _, body = talk(port, request).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 30" in head and content.encode() in head
+            assert f"Content-Length: {len(body)}".encode() in head
+            assert form(json.loads(body)) == "module.quarantined"
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(80)]
+        assert sum(peer.recv(1) == b"" for peer in silent[64:]) == 16  # no place left: hung up on
+        assert all(peer.recv(1) == b"" for peer in silent[:64])  # said nothing in two seconds
+        for peer in silent:
+            peer.close()
+        assert b"503" in talk(port, b"GET / HTTP/1.1\r\n\r\n")
+        core.order("hold web 0")
+        core.until("Accepted")
+        pid = core.start("web")["pid"]
+        assert ask(port) == pid
+
+
+def test_a_code_that_is_none_refuses_nobody():
+    with Stack([module("web", "ready", "serve", listeners=["web"])], listeners=["web"]) as stack:
+        core = stack.core()
+        port = stack.port(core)
+        core.order('refuse web 1 a"b')
+        core.until("Accepted")
+        with pytest.raises(TimeoutError):  # it waits in the queue
+            talk(port, b"GET / HTTP/1.1\r\n\r\n", 0.5)
+        assert core.processes()["web"]["held"] == 1
 
 
 def test_lif_12_a_killed_core_is_back_and_is_told_what_runs():
