@@ -1,6 +1,7 @@
 /* main.c: the core process: start order, signals, end. Each room is opened after those it looks into and closed before
- * them: store → secrets, observe, policy → catalog → psg → sessions, lifecycle → dispatch → spi, admin. Only when every
- * socket listens is the supervisor told. Exit codes: 0 asked to end, 100 usage or configuration, 111 environment. */
+ * them: store → psg → secrets, observe, policy → catalog → sessions, lifecycle → dispatch → spi, admin. The state graph
+ * is loaded on a thread of its own meanwhile. Only when every socket listens and the graph is there is the supervisor
+ * told. Exit codes: 0 asked to end, 100 usage or configuration, 111 environment. */
 #include <errno.h>
 #include <event2/event.h>
 #include <getopt.h>
@@ -50,7 +51,8 @@ struct core {
   struct core_rpc_listener *admin_listener, *admin_http_listener;
   struct lifecycle_module_config *modules;
   struct event *signal_event; /* I/O thread */
-  int signal_fd;
+  int signal_fd, status;
+  int64_t began_ms;
   atomic_bool store_posted;
 };
 
@@ -69,6 +71,30 @@ static void store_wake(void *argument) {
   struct core *core = argument;
   if (!atomic_exchange(&core->store_posted, true))
     core_rpc_post(core->loop, store_deliver, core);
+}
+
+/* ---- the state graph, which is loaded while the rest starts ---- */
+
+/* The core is ready, or has to end: a log that does not come out is not served on. */
+static void psg_loaded(void *argument) {
+  struct core *core = argument;
+  struct error err = {0};
+  if (!core->psg)
+    return;
+  if (!psg_wait(core->psg, &err)) {
+    log_error_value(LOG_FATAL, "core", "the core cannot start", &err);
+    core->status = EXIT_ENVIRONMENT;
+    core_rpc_loop_stop(core->loop, 0);
+    return;
+  }
+  int64_t startup_ms = clock_monotonic_ms() - core->began_ms;
+  lifecycle_ready_tell(core->lifecycle, (uint32_t)startup_ms);
+  log_event(LOG_INFO, "core", "ready", LOG_TEXT("version", GATEHOUSE_VERSION), LOG_INT("startup_ms", startup_ms));
+}
+
+static void psg_wake(void *argument) {
+  struct core *core = argument;
+  core_rpc_post(core->loop, psg_loaded, core);
 }
 
 /* ---- signals: read on the I/O thread ---- */
@@ -204,7 +230,8 @@ static bool open_observe(struct core *core, struct error *err) {
 }
 
 static bool open_psg(struct core *core, struct error *err) {
-  const struct psg_options options = {.loop = core->loop, .store = core->store, .flush_ms = TRACE_FLUSH_MS};
+  const struct psg_options options = {
+      .loop = core->loop, .store = core->store, .flush_ms = TRACE_FLUSH_MS, .wake = psg_wake, .wake_arg = core};
   core->psg = psg_open(&options, err);
   return core->psg != NULL;
 }
@@ -341,8 +368,8 @@ static bool open_directories(struct core *core, struct error *err) {
 
 static bool core_open(struct core *core, struct error *err) {
   static bool (*const steps[])(struct core *, struct error *) = {
-      open_directories, open_store,    open_secrets,   open_observe,  open_policy,   open_catalog,
-      open_psg,         open_sessions, open_lifecycle, open_services, open_listeners};
+      open_directories, open_store,    open_psg,       open_secrets,  open_observe,  open_policy,
+      open_catalog,     open_sessions, open_lifecycle, open_services, open_listeners};
   for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
     if (!steps[i](core, err))
       return false;
@@ -447,7 +474,7 @@ int main(int argc, char **argv) {
     return EXIT_USAGE;
   }
 
-  struct core core = {.config = config_read(path, sets, set_count)};
+  struct core core = {.config = config_read(path, sets, set_count), .began_ms = began_ms};
   if (!core.config)
     return EXIT_USAGE;
   log_init("core", (enum log_level)core.config->log_level);
@@ -460,18 +487,14 @@ int main(int argc, char **argv) {
                                            .in_flight_max = (uint32_t)core.config->spi_in_flight};
   core.loop = core_rpc_loop_create(&options);
   struct error err = {0};
-  int status = 0;
   if (core_open(&core, &err)) {
-    int64_t startup_ms = clock_monotonic_ms() - began_ms;
-    lifecycle_ready_tell(core.lifecycle, (uint32_t)startup_ms);
-    log_event(LOG_INFO, "core", "ready", LOG_TEXT("version", GATEHOUSE_VERSION), LOG_INT("startup_ms", startup_ms));
     core_rpc_loop_run(core.loop);
     log_event(LOG_INFO, "core", "ending");
   } else {
     log_error_value(LOG_FATAL, "core", "the core cannot start", &err);
-    status = EXIT_ENVIRONMENT;
+    core.status = EXIT_ENVIRONMENT;
   }
   core_close(&core);
   config_free(&core.config);
-  return status;
+  return core.status;
 }

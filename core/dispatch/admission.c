@@ -82,7 +82,7 @@ bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *cal
   if (admission->deadline_ms == 0)
     return error_set(err, ERR_DEADLINE_EXCEEDED, NULL);
   trace_id_read(envelope->trace, admission->trace_id);
-  return true;
+  return psg_wait(dispatch->options.psg, err); /* what cannot be recorded is not carried out */
 }
 
 void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_caller *caller,

@@ -218,7 +218,7 @@ static void hash_make(const struct psg_graph *graph, char hash_hex[static 65]) {
   buf_free(&line);
 }
 
-void psg_state_hash(const struct psg *psg, char hash_hex[static 65]) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+void psg_state_hash(struct psg *psg, char hash_hex[static 65]) {
+  BASE_CHECK(psg_wait(psg, NULL)); /* who asks has waited */
   hash_make(&psg->graph, hash_hex);
 }

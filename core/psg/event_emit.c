@@ -44,10 +44,9 @@ static bool emission_check(const struct psg *psg, const char *json, size_t lengt
 
 void psg_event_emit(struct psg *psg, const void *event_json, size_t length, const char *trace_id,
                     const char *context_id, psg_event_done *done, void *arg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   struct error err = {0};
   enum psg_event_schema schema;
-  if (!emission_check(psg, event_json, length, trace_id, context_id, &schema, &err)) {
+  if (!psg_wait(psg, &err) || !emission_check(psg, event_json, length, trace_id, context_id, &schema, &err)) {
     log_error_value(LOG_WARN, "psg", "an event was refused", &err); /* EVT-11 */
     if (done)
       done(arg, 0, &err);

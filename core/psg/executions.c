@@ -44,7 +44,7 @@ static void about_append(struct buf *json, const struct psg_execution_start *sta
 
 void psg_execution_begin(struct psg *psg, const struct psg_execution_start *start,
                          char execution_id[static ID_UUID_BYTES]) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  BASE_CHECK(psg_wait(psg, NULL)); /* who carries something out has asked */
   char at[PSG_TIME_LENGTH + 1];
   const char *kind = kind_known(start->executor_kind);
   struct buf *about = &psg->scratch;
@@ -129,8 +129,9 @@ static void span_end(struct psg *psg, struct psg_node *span, enum psg_execution_
 
 void psg_execution_end(struct psg *psg, const char *execution_id, enum psg_execution_status status,
                        uint64_t duration_us, const char *error_code, uint64_t result_bytes) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   BASE_CHECK(status <= PSG_EXECUTION_CANCELLED);
+  if (!psg_wait(psg, NULL))
+    return;
   struct psg_node *span = psg_graph_find(&psg->graph, execution_id);
   if (!span || span->type != PSG_TYPE_SpanNode || !span->live)
     return;

@@ -203,13 +203,11 @@ static uint64_t operations_enough(const struct psg *psg) {
 
 /* Makes the waiting batch complete and puts it in flight. */
 static void take_off(struct psg *psg, bool checkpoint) {
-  size_t entries_before = psg->waiting.entry_count;
   psg_update_emit(psg);
   psg->source[0] = 0;
   struct psg_pending taken = psg->flight;
   psg->flight = psg->waiting;
   psg->waiting = taken;
-  psg->flight.has_update = psg->flight.entry_count > entries_before;
   if (psg->flight.has_update)
     buf_printf(&psg->flight.sync,
                "{\"graph_id\":\"%s\",\"last_update_id\":\"%s\",\"last_update_at\":\"%s\",\"node_count\":%llu,"
@@ -284,7 +282,8 @@ static void commit_flight(struct psg *psg) {
 }
 
 void psg_flush(struct psg *psg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  if (!psg_wait(psg, NULL))
+    return;
   if (psg->in_flight) {
     if (psg->failing)
       commit_flight(psg);

@@ -8,6 +8,8 @@
 #include "core/psg/psg_internal.h"
 #include "sdk/base/str.h"
 
+#define TRANSITION_TEXTS(X) X(module_id) X(protocol_family) X(module_version) X(from_state) X(to_state) X(cause)
+
 enum effect { EFFECT_KEEP, EFFECT_ACTIVE, EFFECT_INACTIVE };
 
 struct stage_info {
@@ -228,8 +230,43 @@ static void stage_begin(struct psg *psg, struct psg_module *module, struct insta
   stages_trim(psg, module);
 }
 
+/* ---- while the graph is being loaded ---- */
+
+struct psg_deferred {
+  struct psg_deferred *prev, *next;
+  struct psg_module_transition transition; /* texts of its own */
+};
+
+void psg_transition_defer(struct psg *psg, const struct psg_module_transition *transition) {
+  struct psg_deferred *deferred = BASE_NEW(struct psg_deferred);
+  deferred->transition = *transition;
+#define TEXT(field_) deferred->transition.field_ = transition->field_ ? base_strdup(transition->field_) : NULL;
+  TRANSITION_TEXTS(TEXT)
+#undef TEXT
+  DL_APPEND(psg->load.deferred, deferred);
+}
+
+void psg_transitions_deferred(struct psg *psg, bool record) {
+  while (psg->load.deferred) {
+    struct psg_deferred *deferred = psg->load.deferred;
+    DL_DELETE(psg->load.deferred, deferred);
+    if (record)
+      psg_module_transition_record(psg, &deferred->transition);
+#define TEXT(field_) base_free((void *)(uintptr_t)deferred->transition.field_);
+    TRANSITION_TEXTS(TEXT)
+#undef TEXT
+    base_free(deferred);
+  }
+}
+
 void psg_module_transition_record(struct psg *psg, const struct psg_module_transition *transition) {
   BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  if (psg->load.running) {
+    psg_transition_defer(psg, transition);
+    return;
+  }
+  if (!psg_wait(psg, NULL))
+    return;
   struct psg_module *module = module_make(psg, transition);
   const struct stage_info *info = stage_find(transition->to_state);
   struct instance *instance = instance_find(module, transition->generation);

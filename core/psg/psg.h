@@ -25,17 +25,26 @@ struct psg_options {
   uint32_t flush_ms;          /* events wait at most so long for company; 0: 5 */
   uint32_t execution_history; /* ended executions kept as nodes; older ones are deleted from the graph (their events
                                  stay); 0: 4096 */
+  void (*wake)(void *arg);    /* with loop: the graph is loaded on a thread of its own, which calls this when it is done
+                                 (answer by psg_wait on the core thread). NULL: psg_open loads it itself */
+  void *wake_arg;
 };
 
-/* Loads the graph: last checkpoint and the events after it. A new store gets its graph_id and genesis nodes. */
+/* Loads the graph: last checkpoint and the events after it. A new store gets its graph_id and genesis nodes. With a
+ * wake, that goes on after it returns; transitions of modules are kept until then, every other function here waits. */
 struct psg *psg_open(const struct psg_options *options, struct error *err);
+/* Waits until the graph is loaded. False: it takes longer than a caller should wait (ERR_UNAVAILABLE), or, now and ever
+ * after, the log does not come out (ERR_STORE_*): then nothing may be carried out, as it could not be recorded. Without
+ * a load under way it costs nothing. */
+bool psg_wait(struct psg *psg, struct error *err);
 void psg_close(struct psg **psg); /* flushes, writes a checkpoint */
 void psg_flush(struct psg *psg);
 
-const char *psg_graph_id(const struct psg *psg);
-uint64_t psg_node_count(const struct psg *psg);
-uint64_t psg_edge_count(const struct psg *psg);
-void psg_state_hash(const struct psg *psg, char hash_hex[static 65]);
+const char *psg_graph_id(struct psg *psg);
+uint64_t psg_node_count(struct psg *psg);
+uint64_t psg_edge_count(struct psg *psg);
+/* After psg_wait was true. */
+void psg_state_hash(struct psg *psg, char hash_hex[static 65]);
 
 /* ---- modules (LIF-1): one ExtensionNode per module id, one StageNode per lifecycle phase of an instance ---- */
 
@@ -66,7 +75,7 @@ struct psg_execution_start {
   const char *trace_id;     /* 32 hex digits of the request's trace, or "" */
   const char *request_id;
 };
-/* Writes the new execution id (UUID v4) and starts recording; never blocks, never fails. */
+/* Writes the new execution id (UUID v4) and starts recording; never fails. After psg_wait was true it never blocks. */
 void psg_execution_begin(struct psg *psg, const struct psg_execution_start *start, char execution_id[static 37]);
 /* duration in microseconds; error_code: stable code, or NULL. Unknown ids are ignored (the core was restarted
  * meanwhile: see psg_open, which closes what was running as failed with "core.restarted"). */
@@ -85,7 +94,7 @@ bool psg_event_check(const void *event_json, size_t length, struct error *err);
 
 /* ---- generic graph (PSG-1): parents, transitions, terminal immutability, ids enforced (6.2) ---- */
 
-const char *psg_node_get(const struct psg *psg, const char *type, const char *id,
+const char *psg_node_get(struct psg *psg, const char *type, const char *id,
                          uint64_t *revision); /* JSON; NULL: none; borrowed */
 /* done NULL: fire and forget. Errors: ERR_PSG_*. */
 typedef void psg_write_done(void *arg, uint64_t revision, const char *event_id, const struct error *err);
@@ -98,11 +107,11 @@ void psg_edge_add(struct psg *psg, const char *type, const char *from_id, const 
 void psg_edge_remove(struct psg *psg, const char *type, const char *from_id, const char *to_id,
                      const char *source_module, psg_write_done *done, void *arg);
 /* Fills a response (members from malloc; free with core__spi__psg__v1__…__free_unpacked). */
-Core__Spi__Psg__V1__QueryResponse *psg_query(const struct psg *psg, const Core__Spi__Psg__V1__QueryRequest *request,
+Core__Spi__Psg__V1__QueryResponse *psg_query(struct psg *psg, const Core__Spi__Psg__V1__QueryRequest *request,
                                              struct error *err);
-Core__Spi__Psg__V1__TraverseResponse *
-psg_traverse(const struct psg *psg, const Core__Spi__Psg__V1__TraverseRequest *request, struct error *err);
-Core__Spi__Psg__V1__GetEdgesResponse *psg_edges(const struct psg *psg,
-                                                const Core__Spi__Psg__V1__GetEdgesRequest *request, struct error *err);
+Core__Spi__Psg__V1__TraverseResponse *psg_traverse(struct psg *psg, const Core__Spi__Psg__V1__TraverseRequest *request,
+                                                   struct error *err);
+Core__Spi__Psg__V1__GetEdgesResponse *psg_edges(struct psg *psg, const Core__Spi__Psg__V1__GetEdgesRequest *request,
+                                                struct error *err);
 
 #endif

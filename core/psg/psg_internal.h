@@ -13,6 +13,9 @@
 #ifndef GATEHOUSE_CORE_PSG_INTERNAL_H
 #define GATEHOUSE_CORE_PSG_INTERNAL_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "core/psg/psg.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
@@ -36,9 +39,10 @@
 #define PSG_CHECKPOINT_OPERATIONS 20000u  /* graph operations between checkpoints; more for graphs with more nodes */
 #define PSG_CHECKPOINT_IDLE_SHARE 16u     /* a quiet moment: a checkpoint after a sixteenth of that already */
 #define PSG_CHECKPOINT_IDLE_MS 200
-#define PSG_RUNS_MAX 16     /* traces of earlier runs that are kept */
-#define PSG_STAGES_MAX 32   /* stages kept per module */
-#define PSG_INSTANCES_MAX 4 /* instances of a module that are told apart at once */
+#define PSG_LOAD_WAIT_MS 250 /* what waits for the graph waits so long after the start of its load, then is refused */
+#define PSG_RUNS_MAX 16      /* traces of earlier runs that are kept */
+#define PSG_STAGES_MAX 32    /* stages kept per module */
+#define PSG_INSTANCES_MAX 4  /* instances of a module that are told apart at once */
 #define PSG_SOURCE_CORE "core"
 #define PSG_FAMILY_UPDATE "graph_update"
 
@@ -211,10 +215,24 @@ struct psg_pending {
   size_t waiter_count, waiter_capacity;
   struct buf checkpoint, sync;
   uint64_t operations; /* that only its checkpoint spares a replay */
-  bool has_update;
+  bool has_update;     /* there are graph_updates among its events */
 };
 
 struct psg_module;
+
+/* The graph is loaded by a thread of its own: what belongs to it (all of struct psg but this) is the core thread's
+ * again when the thread was joined. */
+struct psg_load {
+  pthread_t thread;
+  struct store *reader;
+  bool running;     /* not joined yet */
+  atomic_bool done; /* the thread is about to end */
+  struct timespec wait_until;
+  bool fresh;                    /* there was nothing to load */
+  struct error err;              /* set: it failed */
+  struct psg_deferred *deferred; /* transitions of modules, oldest first */
+};
+
 struct psg {
   uint32_t magic;
   struct psg_options options;
@@ -225,6 +243,7 @@ struct psg {
   struct psg_node *ended; /* spans, oldest first */
   uint32_t run_count, ended_count;
   struct psg_module *modules;
+  struct psg_load load;
 
   struct psg_pending waiting, flight;
   bool in_flight, failing;
@@ -279,18 +298,21 @@ void psg_checkpoint_write(struct psg *psg, const char *skip_through, struct buf 
 /* Into an empty graph. False: not one that this core reads; the graph is empty then. */
 bool psg_checkpoint_read(struct psg *psg, const void *data, size_t length, char skip_through[static ID_UUID_BYTES]);
 void psg_checkpoint_idle(struct psg *psg); /* when nothing happens for a while, and it is worth it */
-bool psg_load(struct psg *psg, struct error *err);
+bool psg_load(struct psg *psg, struct store *store, struct error *err);
 
 /* ---- the rest ---- */
 
-bool psg_genesis(struct psg *psg, struct error *err); /* finds or makes graph and context */
-bool psg_run_begin(struct psg *psg, struct error *err);
+bool psg_genesis_load(struct psg *psg, struct store *store, bool *fresh, struct error *err); /* and the graph */
+bool psg_genesis_make(struct psg *psg, bool fresh, struct error *err); /* what of graph and context is missing */
+void psg_run_begin(struct psg *psg);
 void psg_run_end(struct psg *psg);
 void psg_runs_index(struct psg *psg);
 /* Ends what a run before this one, or the stop of this one, left open. */
 void psg_executions_index(struct psg *psg);
 void psg_executions_abandon(struct psg *psg, enum psg_execution_status status, const char *error_code);
 void psg_modules_index(struct psg *psg);
+void psg_transition_defer(struct psg *psg, const struct psg_module_transition *transition);
+void psg_transitions_deferred(struct psg *psg, bool record); /* records or drops them */
 void psg_modules_abandon(struct psg *psg, const char *status, const char *reason);
 void psg_modules_free(struct psg *psg);
 /* Sets the status that stands last in an object of ours, and what follows it. */

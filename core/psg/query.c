@@ -44,8 +44,9 @@ static edge_message *edge_copy(const struct psg_edge *edge) {
   return copy;
 }
 
-const char *psg_node_get(const struct psg *psg, const char *type, const char *id, uint64_t *revision) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+const char *psg_node_get(struct psg *psg, const char *type, const char *id, uint64_t *revision) {
+  if (!psg_wait(psg, NULL))
+    return NULL;
   const struct psg_node *node = psg_graph_find(&psg->graph, id);
   if (!node || !str_equal(psg_types[node->type].name, type))
     return NULL;
@@ -143,9 +144,10 @@ static bool filters_check(const Core__Spi__Psg__V1__QueryRequest *request, struc
   return true;
 }
 
-Core__Spi__Psg__V1__QueryResponse *psg_query(const struct psg *psg, const Core__Spi__Psg__V1__QueryRequest *request,
+Core__Spi__Psg__V1__QueryResponse *psg_query(struct psg *psg, const Core__Spi__Psg__V1__QueryRequest *request,
                                              struct error *err) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+  if (!psg_wait(psg, err))
+    return NULL;
   enum psg_type type = PSG_TYPE_ANY;
   if (!str_is_empty(request->type) && (type = psg_type_find(request->type, strlen(request->type))) == PSG_TYPE_NONE) {
     error_set(err, ERR_ARGUMENT_INVALID, "type: no such type of node.");
@@ -193,9 +195,10 @@ static bool in_set(uint32_t set, const struct psg_edge *edge) {
   return set >> edge->key.type & 1;
 }
 
-Core__Spi__Psg__V1__GetEdgesResponse *psg_edges(const struct psg *psg,
-                                                const Core__Spi__Psg__V1__GetEdgesRequest *request, struct error *err) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+Core__Spi__Psg__V1__GetEdgesResponse *psg_edges(struct psg *psg, const Core__Spi__Psg__V1__GetEdgesRequest *request,
+                                                struct error *err) {
+  if (!psg_wait(psg, err))
+    return NULL;
   uint32_t set;
   const struct psg_node *node = psg_graph_find(&psg->graph, request->node_id);
   if (!node) {
@@ -256,9 +259,10 @@ static void edges_collect(struct traversal *traversal, uint32_t set) {
     }
 }
 
-Core__Spi__Psg__V1__TraverseResponse *
-psg_traverse(const struct psg *psg, const Core__Spi__Psg__V1__TraverseRequest *request, struct error *err) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
+Core__Spi__Psg__V1__TraverseResponse *psg_traverse(struct psg *psg, const Core__Spi__Psg__V1__TraverseRequest *request,
+                                                   struct error *err) {
+  if (!psg_wait(psg, err))
+    return NULL;
   uint32_t set, depth = request->depth ? request->depth : 1;
   const struct psg_node *start = psg_graph_find(&psg->graph, request->start_id);
   if (!start) {

@@ -289,12 +289,12 @@ static bool event_visit(void *arg, const struct store_event *event) {
   return false;
 }
 
-bool psg_load(struct psg *psg, struct error *err) {
+bool psg_load(struct psg *psg, struct store *store, struct error *err) {
   struct replay replay = {.psg = psg};
   struct store_value value = {0};
   struct error missing = {0};
   uint64_t seq = 0;
-  if (store_checkpoint_get(psg->options.store, "psg.graph", &seq, &value, &missing)) {
+  if (store_checkpoint_get(store, "psg.graph", &seq, &value, &missing)) {
     if (!psg_checkpoint_read(psg, value.data, value.length, replay.skip_through)) {
       log_event(LOG_WARN, "psg", "the checkpoint is of no use to this version; the whole log is replayed");
       seq = 0;
@@ -309,7 +309,7 @@ bool psg_load(struct psg *psg, struct error *err) {
     return false;
   }
   struct store_event_query query = {.after_seq = seq, .family = PSG_FAMILY_UPDATE};
-  if (!store_events_read(psg->options.store, &query, event_visit, &replay, err))
+  if (!store_events_read(store, &query, event_visit, &replay, err))
     return false;
   if (replay.bad_seq || replay.skip_through[0])
     return error_set(err, ERR_STORE_CORRUPT, "The log of the state graph is damaged at event %llu.",

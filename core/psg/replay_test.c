@@ -90,8 +90,9 @@ static void world_make(struct world *world) {
 /* The hash of a second graph that reads the store of the first. */
 static void hash_from_store(struct bench *bench, char hash[static 65]) {
   struct error err = {0};
+  bool fresh;
   struct psg second = {.magic = PSG_MAGIC, .options = {.store = bench->store}};
-  ck_assert_msg(psg_genesis(&second, &err), "%s: %s", err.code, err.message);
+  ck_assert_msg(psg_genesis_load(&second, second.options.store, &fresh, &err), "%s: %s", err.code, err.message);
   psg_state_hash(&second, hash);
   ck_assert_uint_eq(psg_node_count(&second), psg_node_count(bench->psg));
   ck_assert_uint_eq(psg_edge_count(&second), psg_edge_count(bench->psg));
@@ -329,6 +330,133 @@ START_TEST(a_checkpoint_that_the_store_refused_is_made_up_for) {
 }
 END_TEST
 
+/* ---- loading on a thread of its own ---- */
+
+static void loaded(void *arg) { /* the loader's thread */
+  atomic_store((atomic_bool *)arg, true);
+}
+
+static struct psg *open_behind(struct bench *bench, struct core_rpc_loop *loop, atomic_bool *told) {
+  struct error err = {0};
+  struct psg *psg =
+      psg_open(&(struct psg_options){.store = bench->store, .loop = loop, .wake = loaded, .wake_arg = told}, &err);
+  ck_assert_msg(psg != NULL, "%s", err.code);
+  ck_assert(psg->load.running);
+  return psg;
+}
+
+static void transition(struct psg *psg, const char *from, const char *to) {
+  char module[] = "rest", cause[] = "because"; /* gone when it is recorded */
+  psg_module_transition_record(psg, &(struct psg_module_transition){.module_id = module,
+                                                                    .protocol_family = "rest-grpc",
+                                                                    .generation = 7,
+                                                                    .from_state = from,
+                                                                    .to_state = to,
+                                                                    .cause = cause});
+  memset(module, 0, sizeof(module));
+}
+
+START_TEST(a_graph_that_loads_behind_the_start_answers_who_waits_and_keeps_what_came_before) {
+  struct core_rpc_loop *loop = core_rpc_loop_create(NULL);
+  for (int round = 0; round < 8; round++) { /* from a log, from a checkpoint */
+    struct bench bench = {0};
+    char id[ID_UUID_BYTES], live[65], replayed[65];
+    atomic_bool told = false;
+    uint64_t spans = 0;
+    bench_open(&bench);
+    for (; round && spans < 200; spans++)
+      psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+    if (round % 3 == 1) {
+      bench_stop(&bench);
+    } else {
+      psg_flush(bench.psg);
+      bench_crash(&bench);
+    }
+    bench.store = store_open(&(struct store_options){.backend = "sqlite", .path = bench.path, .idle_ms = 20}, NULL);
+    bench.psg = open_behind(&bench, loop, &told);
+    transition(bench.psg, "discovered", "registered");
+    transition(bench.psg, "registered", "initializing");
+    if (round % 2) { /* after the thread has ended by itself */
+      while (!atomic_load(&told))
+        usleep(100);
+      transition(bench.psg, "initializing", "ready");
+      ck_assert(bench.psg->load.running); /* nobody has asked */
+    }
+    if (spans) {
+      const char *object = psg_node_get(bench.psg, "SpanNode", id, NULL); /* waits */
+      ck_assert_ptr_nonnull(object);
+      ck_assert_ptr_nonnull(strstr(object, round % 3 == 1 ? "\"cancelled\"" : "\"core.restarted\""));
+    }
+    ck_assert(psg_wait(bench.psg, NULL) && !bench.psg->load.running && atomic_load(&told));
+    ck_assert_ptr_null(bench.psg->load.deferred);
+    unsigned stages = 0, last = 0;
+    for (const struct psg_node *node = bench.psg->graph.nodes; node; node = node->hh.next)
+      if (node->type == PSG_TYPE_StageNode) {
+        char *stage = psg_object_text(node->object, node->length, "module");
+        ck_assert_str_eq(stage, "rest");
+        stages++;
+        last += node->live;
+        base_free(stage);
+      }
+    ck_assert_uint_eq(stages, round % 2 ? 4 : 3);
+    ck_assert_uint_le(last, 1);
+    psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+    bench_settle(&bench);
+    psg_state_hash(bench.psg, live);
+    hash_from_store(&bench, replayed);
+    ck_assert_str_eq(live, replayed);
+    law_holds(&bench);
+    bench_stop(&bench);
+    bench_remove(&bench);
+  }
+  core_rpc_loop_free(&loop);
+}
+END_TEST
+
+static void refused(void *arg, uint64_t revision, const char *event_id, const struct error *err) {
+  (void)revision, (void)event_id;
+  str_copy(arg, ERROR_CODE_MAX, err ? err->code : "");
+}
+
+START_TEST(nothing_is_recorded_on_a_log_that_turns_out_damaged_behind_the_start) {
+  struct core_rpc_loop *loop = core_rpc_loop_create(NULL);
+  struct bench bench = {0};
+  atomic_bool told = false;
+  char id[ID_UUID_BYTES], code[ERROR_CODE_MAX] = "";
+  struct error err = {0};
+  bench_open(&bench);
+  psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
+  psg_flush(bench.psg);
+  char event_id[ID_UUID_BYTES];
+  struct store_batch *batch = store_batch_create();
+  id_uuid_v4(event_id);
+  store_batch_append_event(
+      batch, &(struct store_event){
+                 .event_id = event_id, .family = PSG_FAMILY_UPDATE, .type = "bulk", .bytes = "not json", .length = 8});
+  ck_assert(store_commit_sync(bench.store, &batch, NULL, NULL));
+  bench_crash(&bench);
+  bench.store = store_open(&(struct store_options){.backend = "sqlite", .path = bench.path}, NULL);
+  uint64_t seq = store_last_seq(bench.store);
+  bench.psg = open_behind(&bench, loop, &told);
+  transition(bench.psg, "discovered", "registered");
+  ck_assert(!psg_wait(bench.psg, &err));
+  ck_assert_str_eq(err.code, "store.corrupt");
+  ck_assert(!psg_wait(bench.psg, NULL)); /* and it stays so */
+  psg_node_put(bench.psg, "PlanNode", id, "{}", 2, 0, "mcp", refused, code);
+  ck_assert_str_eq(code, "store.corrupt");
+  transition(bench.psg, "registered", "initializing");
+  psg_execution_end(bench.psg, id, PSG_EXECUTION_COMPLETED, 1, NULL, 0);
+  ck_assert_ptr_null(psg_node_get(bench.psg, "SpanNode", id, NULL));
+  ck_assert_uint_eq(psg_node_count(bench.psg), 0);
+  psg_flush(bench.psg);
+  psg_close(&bench.psg);
+  ck_assert_uint_eq(store_last_seq(bench.store), seq);
+  store_close(&bench.store);
+  core_rpc_loop_free(&loop);
+  bench_remove(&bench);
+}
+END_TEST
+
 struct quiet {
   struct core_rpc_loop *loop;
   struct bench *bench;
@@ -393,6 +521,8 @@ int main(void) {
   tcase_add_test(tcase, a_checkpoint_that_cannot_be_read_is_passed_over);
   tcase_add_test(tcase, the_operations_behind_a_checkpoint_are_bounded);
   tcase_add_test(tcase, a_checkpoint_that_the_store_refused_is_made_up_for);
+  tcase_add_test(tcase, a_graph_that_loads_behind_the_start_answers_who_waits_and_keeps_what_came_before);
+  tcase_add_test(tcase, nothing_is_recorded_on_a_log_that_turns_out_damaged_behind_the_start);
   tcase_add_test(tcase, a_quiet_moment_makes_a_checkpoint);
   suite_add_tcase(suite, tcase);
   SRunner *runner = srunner_create(suite);

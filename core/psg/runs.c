@@ -82,22 +82,26 @@ static bool context_make(struct psg *psg, struct error *err) {
   return psg_commit_now(psg, false, err);
 }
 
-bool psg_genesis(struct psg *psg, struct error *err) {
+bool psg_genesis_load(struct psg *psg, struct store *store, bool *fresh, struct error *err) {
   struct store_value value = {0};
   struct error missing = {0};
-  struct store *store = psg->options.store;
+  *fresh = false;
   if (store_get(store, "psg", "genesis", &value, &missing)) {
     bool good = genesis_read(psg, &value);
     store_value_free(&value);
     if (!good)
       return error_set(err, ERR_STORE_CORRUPT, "The genesis of the state graph is damaged.");
-    return psg_load(psg, err) && (psg_graph_find(&psg->graph, psg->context_id) || context_make(psg, err));
+    return psg_load(psg, store, err);
   }
-  if (!error_is(&missing, ERR_NOT_FOUND)) {
-    if (err)
-      *err = missing;
-    return false;
-  }
+  *fresh = error_is(&missing, ERR_NOT_FOUND);
+  if (!*fresh && err)
+    *err = missing;
+  return *fresh;
+}
+
+bool psg_genesis_make(struct psg *psg, bool fresh, struct error *err) {
+  if (!fresh)
+    return psg_graph_find(&psg->graph, psg->context_id) || context_make(psg, err);
   psg_uuid_make(psg, psg->graph_id);
   psg_uuid_make(psg, psg->context_id);
   struct buf row = {0};
@@ -106,7 +110,7 @@ bool psg_genesis(struct psg *psg, struct error *err) {
   struct store_batch *batch = store_batch_create();
   store_batch_put(batch, "psg", "genesis", row.data, row.length, STORE_REVISION_NONE);
   buf_free(&row);
-  return store_commit_sync(store, &batch, NULL, err) && context_make(psg, err);
+  return store_commit_sync(psg->options.store, &batch, NULL, err) && context_make(psg, err);
 }
 
 /* ---- runs ---- */
@@ -161,7 +165,8 @@ static void runs_trim(struct psg *psg) {
   }
 }
 
-bool psg_run_begin(struct psg *psg, struct error *err) {
+/* Each status is an event of its own in the log, in the one batch that nobody waits for. */
+void psg_run_begin(struct psg *psg) {
   struct buf object = {0};
   char at[PSG_TIME_LENGTH + 1], span_id[ID_UUID_BYTES];
   for (struct psg_node *old = psg->runs; old; old = old->list_next) {
@@ -171,12 +176,9 @@ bool psg_run_begin(struct psg *psg, struct error *err) {
     if (str_equal(status, "pending")) { /* stopped between the two: it ran, as far as anybody can tell */
       psg_status_set(psg, old, "running", "", 0);
       run_stage(psg, old, "running", "pending", "core.restarted");
-      base_free(status);
-      if (!psg_commit_now(psg, false, err))
-        return false;
-    } else {
-      base_free(status);
+      psg_update_emit(psg);
     }
+    base_free(status);
     run_finish(psg, old, "failed", "core.restarted");
   }
   runs_trim(psg);
@@ -193,11 +195,9 @@ bool psg_run_begin(struct psg *psg, struct error *err) {
   DL_APPEND2(psg->runs, psg->run, list_prev, list_next);
   psg->run_count++;
   run_stage(psg, psg->run, "pending", "", "core.started");
-  if (!psg_commit_now(psg, false, err))
-    return false;
+  psg_update_emit(psg);
   psg_status_set(psg, psg->run, "running", "", 0);
   run_stage(psg, psg->run, "running", "pending", "core.started");
-  return psg_commit_now(psg, false, err);
 }
 
 void psg_run_end(struct psg *psg) {

@@ -29,6 +29,7 @@ static void update_close(struct update *update) {
     return;
   struct psg_pending *pending = &psg->waiting;
   char at[PSG_TIME_LENGTH + 1];
+  pending->has_update = true;
   struct buf *json = psg_event_open(psg, PSG_FAMILY_UPDATE, kind, NULL, at);
   graph->logged_nodes = (uint64_t)((int64_t)graph->logged_nodes + update->node_delta);
   graph->logged_edges = (uint64_t)((int64_t)graph->logged_edges + update->edge_delta);

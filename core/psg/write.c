@@ -159,8 +159,11 @@ static void written(struct psg *psg, const char *source, psg_write_done *done, v
 
 void psg_node_put(struct psg *psg, const char *type_name, const char *id, const void *object_json, size_t length,
                   uint64_t expected_revision, const char *source_module, psg_write_done *done, void *arg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   struct error err = {0};
+  if (!psg_wait(psg, &err)) {
+    fail(done, arg, &err);
+    return;
+  }
   struct psg_node *parent;
   char *status = NULL, *before = NULL;
   enum psg_type type = psg_type_find(type_name ? type_name : "", type_name ? strlen(type_name) : 0);
@@ -209,8 +212,11 @@ out:
 
 void psg_node_delete(struct psg *psg, const char *type_name, const char *id, const char *source_module,
                      psg_write_done *done, void *arg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   struct error err = {0};
+  if (!psg_wait(psg, &err)) {
+    fail(done, arg, &err);
+    return;
+  }
   struct psg_node *node = psg_graph_find(&psg->graph, id);
   if (!node || !str_equal(psg_types[node->type].name, type_name))
     error_set(&err, ERR_PSG_NODE_NOT_FOUND, NULL);
@@ -290,8 +296,11 @@ static bool edge_check(const struct psg *psg, const char *type_name, const char 
 
 void psg_edge_add(struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
                   const char *source_module, psg_write_done *done, void *arg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   struct error err = {0};
+  if (!psg_wait(psg, &err)) {
+    fail(done, arg, &err);
+    return;
+  }
   enum psg_edge_type type;
   struct psg_node *from, *to;
   if (edge_check(psg, type_name, from_id, to_id, &type, &from, &to, &err)) {
@@ -310,8 +319,11 @@ void psg_edge_add(struct psg *psg, const char *type_name, const char *from_id, c
 
 void psg_edge_remove(struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
                      const char *source_module, psg_write_done *done, void *arg) {
-  BASE_CHECK_MAGIC(psg, PSG_MAGIC);
   struct error err = {0};
+  if (!psg_wait(psg, &err)) {
+    fail(done, arg, &err);
+    return;
+  }
   enum psg_edge_type type;
   struct psg_node *from, *to;
   struct psg_edge *edge = NULL;

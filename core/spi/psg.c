@@ -29,8 +29,13 @@ void spi_psg_get_node(const struct spi_call *call) {
   const Core__Spi__Psg__V1__GetNodeRequest *request = (const void *)call->request;
   Core__Spi__Psg__V1__GetNodeResponse response = CORE__SPI__PSG__V1__GET_NODE_RESPONSE__INIT;
   Core__Spi__Psg__V1__Node node = CORE__SPI__PSG__V1__NODE__INIT;
+  struct error err = {0};
   if (!allowed(call, request->caller, READ))
     return;
+  if (!psg_wait(call->spi->options.psg, &err)) {
+    core_rpc_call_fail(call->call, &err);
+    return;
+  }
   const char *object = psg_node_get(call->spi->options.psg, request->type, request->id, &node.revision);
   if (!object) {
     core_rpc_call_fail_code(call->call, ERR_PSG_NODE_NOT_FOUND);
@@ -164,7 +169,12 @@ void spi_psg_traverse(const struct spi_call *call) {
 
 void spi_psg_get_state_hash(const struct spi_call *call) {
   Core__Spi__Psg__V1__GetStateHashResponse response = CORE__SPI__PSG__V1__GET_STATE_HASH_RESPONSE__INIT;
+  struct error err = {0};
   char hash[65];
+  if (!psg_wait(call->spi->options.psg, &err)) {
+    core_rpc_call_fail(call->call, &err);
+    return;
+  }
   psg_state_hash(call->spi->options.psg, hash);
   response.state_hash = hash;
   response.node_count = psg_node_count(call->spi->options.psg);

@@ -361,6 +361,16 @@ static unsigned memory_housekeep(void *self, const struct store_position *positi
 
 /* ---- reading: everything is copied under the lock, callbacks run without it ---- */
 
+/* Everything that reads takes the lock: there is nothing of a reader's own. */
+static void *memory_reader_open(void *self, struct error *err) {
+  (void)err;
+  return self;
+}
+
+static void memory_reader_close(void *reader) {
+  (void)reader;
+}
+
 static bool memory_get(void *self, const char *name_space, const char *key, struct store_value *value,
                        struct error *err) {
   struct memory *memory = self;
@@ -505,6 +515,8 @@ const struct store_backend store_memory_backend = {
     .group_commit = memory_group_commit,
     .group_rollback = memory_group_rollback,
     .housekeep = memory_housekeep,
+    .reader_open = memory_reader_open,
+    .reader_close = memory_reader_close,
     .get = memory_get,
     .scan = memory_scan,
     .events = memory_events,

@@ -206,9 +206,9 @@ static bool folder_sync(const char *path, struct error *err) {
 
 /* ---- connections and schema ---- */
 
-static bool connection_open(const struct store_options *options, sqlite3 **db, struct error *err) {
-  int code = sqlite3_open_v2(options->path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
-                             options->sqlite_vfs);
+static bool connection_open(const struct sqlite_store *sqlite, sqlite3 **db, struct error *err) {
+  int code = sqlite3_open_v2(sqlite->path, db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE,
+                             sqlite->vfs);
   if (code != SQLITE_OK)
     return sqlite_store_fail(*db, code, "open", err);
   sqlite3_extended_result_codes(*db, 1);
@@ -456,7 +456,7 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
   sqlite3 *db;
   char page_size[48];
   snprintf(page_size, sizeof(page_size), "PRAGMA page_size = %d", SQLITE_PAGE_BYTES);
-  if (!connection_open(options, &sqlite->writer, err))
+  if (!connection_open(sqlite, &sqlite->writer, err))
     return false;
   db = sqlite->writer;
   if (!schema_identify(db, marked, &version, err) || !sqlite_store_execute(db, page_size, "set the page size", err) ||
@@ -472,8 +472,8 @@ static bool writer_prepare(struct sqlite_store *sqlite, const struct store_optio
   return pages_prepare(sqlite, options->size_limit_bytes, err) && statements_prepare(sqlite, err);
 }
 
-static bool reader_prepare(struct sqlite_store *sqlite, const struct store_options *options, struct error *err) {
-  if (!connection_open(options, &sqlite->reader, err) ||
+static bool reader_prepare(struct sqlite_store *sqlite, struct error *err) {
+  if (!connection_open(sqlite, &sqlite->reader, err) ||
       !sqlite_store_execute(sqlite->reader, "PRAGMA query_only = ON; PRAGMA wal_autocheckpoint = 0", "set up", err))
     return false;
   int code =
@@ -493,7 +493,32 @@ static void sqlite_close(void *self) {
   event_blocks_free(&sqlite->blocks);
   if (sqlite->lock_fd >= 0)
     close(sqlite->lock_fd);
+  base_free(sqlite->path);
+  base_free(sqlite->vfs);
   base_free(sqlite);
+}
+
+/* A handle with a read connection of its own and the index of the store, which has a lock. */
+static void *sqlite_reader_open(void *self, struct error *err) {
+  const struct sqlite_store *store = self;
+  struct sqlite_store *sqlite = BASE_NEW(struct sqlite_store);
+  sqlite->lock_fd = -1;
+  sqlite->path = store->path;
+  sqlite->vfs = store->vfs;
+  bool good = reader_prepare(sqlite, err);
+  sqlite->index = store->index;
+  sqlite->path = sqlite->vfs = NULL; /* the store's */
+  if (good)
+    return sqlite;
+  sqlite->index = NULL;
+  sqlite_close(sqlite);
+  return NULL;
+}
+
+static void sqlite_reader_close(void *reader) {
+  struct sqlite_store *sqlite = reader;
+  sqlite->index = NULL;
+  sqlite_close(sqlite);
 }
 
 static void *sqlite_open(const struct store_options *options, struct store_position *position, struct error *err) {
@@ -501,12 +526,14 @@ static void *sqlite_open(const struct store_options *options, struct store_posit
   bool marked = false;
   uint64_t file_bytes = 0;
   sqlite->lock_fd = -1;
+  sqlite->path = base_strdup(options->path);
+  sqlite->vfs = options->sqlite_vfs ? base_strdup(options->sqlite_vfs) : NULL;
   sqlite->change_history = options->change_history ? options->change_history : 100000;
   sqlite->seal_at = EVENT_INDEX_SEGMENT_EVENTS;
   bool good = lock_take(sqlite, options->path, &marked, err) && file_prepare(options->path, marked, &file_bytes, err);
   bool check = file_bytes <= (options->check_limit_bytes ? options->check_limit_bytes : 16u << 20);
   if (good && writer_prepare(sqlite, options, marked, check, err) && position_load(sqlite, position, err) &&
-      (!check || log_whole(sqlite->writer, position, err)) && reader_prepare(sqlite, options, err) &&
+      (!check || log_whole(sqlite->writer, position, err)) && reader_prepare(sqlite, err) &&
       (marked || (folder_sync(options->path, err) && lock_mark(sqlite, err))))
     return sqlite;
   sqlite_close(sqlite);
@@ -523,6 +550,8 @@ const struct store_backend store_sqlite_backend = {
     .group_commit = sqlite_group_commit,
     .group_rollback = sqlite_group_rollback,
     .housekeep = sqlite_housekeep,
+    .reader_open = sqlite_reader_open,
+    .reader_close = sqlite_reader_close,
     .get = sqlite_get,
     .scan = sqlite_scan,
     .events = sqlite_events,

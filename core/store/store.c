@@ -84,6 +84,38 @@ void store_close(struct store **store_pointer) {
   store_close_rest(store);
 }
 
+struct store *store_reader_create(const struct store *store) {
+  BASE_CHECK_MAGIC(store, STORE_MAGIC);
+  struct store *reader = BASE_NEW(struct store);
+  reader->magic = STORE_MAGIC;
+  reader->backend = store->backend;
+  reader->self = store->self;
+  reader->reader = true;
+  reader->seq = store->seq;
+  return reader;
+}
+
+bool store_reader_begin(struct store *reader, struct error *err) {
+  BASE_CHECK(reader->reader && !reader->reader_begun);
+  void *self = reader->backend->reader_open(reader->self, err);
+  reader->reader_begun = self != NULL;
+  if (self)
+    reader->self = self;
+  return self != NULL;
+}
+
+void store_reader_close(struct store **reader_pointer) {
+  struct store *reader = BASE_TAKE(*reader_pointer);
+  if (!reader)
+    return;
+  BASE_CHECK_MAGIC(reader, STORE_MAGIC);
+  BASE_CHECK(reader->reader);
+  if (reader->reader_begun)
+    reader->backend->reader_close(reader->self);
+  reader->magic = 0;
+  base_free(reader);
+}
+
 uint64_t store_revision(const struct store *store) {
   BASE_CHECK_MAGIC(store, STORE_MAGIC);
   return store->revision;

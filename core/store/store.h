@@ -71,6 +71,14 @@ struct store *store_open(const struct store_options *options, struct error *err)
  * nulls the pointer. NULL-safe. Not from inside a callback of the store. */
 void store_close(struct store **store);
 
+/* A second way to read, for one other thread: what was committed and dispatched when it was made (rows: or later). Only
+ * store_get, store_scan, store_events_read and store_checkpoint_get work on it. Made on the core thread, which costs
+ * nothing; begun (ERR_STORE_*), read and closed on one other thread, or on the core thread when that one has ended. It
+ * ends before the store. */
+struct store *store_reader_create(const struct store *store);
+bool store_reader_begin(struct store *reader, struct error *err);
+void store_reader_close(struct store **reader); /* nulls; NULL-safe */
+
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */
 
 /* Revisions: one counter for the whole store, increased by one with every committed batch that changes rows; every row

@@ -100,7 +100,11 @@ struct store_backend {
   /* Housekeeping between groups; idle: nothing is queued. Returns how many log checkpoints it made. */
   unsigned (*housekeep)(void *self, const struct store_position *position, bool idle);
 
-  /* Core thread. */
+  /* Any thread: a handle of its own for the functions below, all but changes and trimmed. */
+  void *(*reader_open)(void *self, struct error *err);
+  void (*reader_close)(void *reader);
+
+  /* Core thread, or that of a reader. */
   bool (*get)(void *self, const char *name_space, const char *key, struct store_value *value, struct error *err);
   bool (*scan)(void *self, const char *name_space, const char *key_prefix, store_row_visit *visit, void *arg,
                struct error *err);
@@ -128,7 +132,8 @@ struct store_counters {
 struct store {
   uint32_t magic;
   const struct store_backend *backend;
-  void *self;
+  void *self; /* of a reader that has not begun: that of its store */
+  bool reader, reader_begun;
   struct store_options options;
   struct store_counters counters;
 

@@ -55,6 +55,7 @@ struct sqlite_store {
   sqlite3 *writer, *reader;
   sqlite3_stmt *statements[SQLITE_STATEMENT_COUNT];
   sqlite3_stmt *reader_get;
+  char *path, *vfs; /* vfs NULL: the default one */
   int lock_fd;
   struct event_index *index;
   uint64_t change_history;
