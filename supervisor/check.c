@@ -1,5 +1,5 @@
-/* check.c: what can be known before anything starts, said once as warnings: missing programs and users, protections
- * that are off or not possible here (LIF-14: "each can be turned off in config with a warning at start"). */
+/* check.c: what can be known before anything starts, said once as warnings: missing programs and users, modules
+ * without a user of their own. */
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
@@ -33,16 +33,13 @@ static void warn(const char *id, const char *protection, const char *why) {
             LOG_TEXT("why", why));
 }
 
-static void check_protections(const struct config_module *module) {
+/* The other measures are found out when they are made: sandbox_report. */
+static void check_user_own(const struct config_module *module) {
   bool named = !str_is_empty(module->user);
   if (!named)
     warn(module->id, "own user", "no user is configured: it runs as the supervisor's own");
   else if (geteuid() != 0)
     warn(module->id, "own user", "only root can change the user");
-  if (!module->sandbox_no_new_privileges)
-    warn(module->id, "no new privileges", "turned off in the configuration");
-  if (!module->sandbox_drop_capabilities)
-    warn(module->id, "no capabilities", "turned off in the configuration");
 }
 
 bool supervisor_check(const struct config *config) {
@@ -53,7 +50,7 @@ bool supervisor_check(const struct config *config) {
       continue;
     ok &= check_program(module->id, module->binary);
     ok &= check_user(module->id, module->user, module->group);
-    check_protections(module);
+    check_user_own(module);
   }
   return ok;
 }

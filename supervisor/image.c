@@ -287,6 +287,7 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
                                                           .user = image->user,
                                                           .group = image->group,
                                                           .core_user = supervisor->children[0].image.user});
+  sandbox_report(&image->sandbox, module->id);
 }
 
 void image_free(struct spawn_image *image) {

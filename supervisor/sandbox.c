@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
+#include "sdk/base/buf.h"
+#include "sdk/base/log.h"
 #include "sdk/base/str.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -145,9 +147,9 @@ static void note_privileges(struct sandbox *sandbox, const struct sandbox_wish *
   if (wish->module->sandbox_no_new_privileges)
     sandbox_note(sandbox, SANDBOX_NO_NEW_PRIVILEGES, SANDBOX_IN_FORCE, "executing a file gives nothing");
   else
-    sandbox_note(sandbox, SANDBOX_NO_NEW_PRIVILEGES, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+    sandbox_note(sandbox, SANDBOX_NO_NEW_PRIVILEGES, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
   if (!wish->module->sandbox_drop_capabilities)
-    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+    sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
   else if (has_capability(CAP_SETPCAP))
     sandbox_note(sandbox, SANDBOX_CAPABILITIES, SANDBOX_IN_FORCE, "all five sets are empty");
   else if (wish->module->sandbox_no_new_privileges)
@@ -182,7 +184,7 @@ static void prepare_filter(struct sandbox *sandbox, const struct sandbox_wish *w
                                        .start = {wish->program, wish->arguments, wish->environment},
                                        .calls = &module->sandbox_calls};
   if (!module->sandbox_seccomp) {
-    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+    sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
   } else if (SANITIZED) {
     sandbox_note(sandbox, SANDBOX_SECCOMP, SANDBOX_OFF, "this build has sanitizers, which need calls of their own");
   } else if (!module->sandbox_no_new_privileges) {
@@ -214,7 +216,7 @@ static void prepare_landlock(struct sandbox *sandbox, const struct sandbox_wish 
     return;
   }
   for (enum sandbox_measure i = SANDBOX_LANDLOCK_FILES; i <= SANDBOX_LANDLOCK_SCOPE; i++)
-    sandbox_note(sandbox, i, SANDBOX_OFF, "%s", why);
+    sandbox_note(sandbox, i, wish->module->sandbox_landlock ? SANDBOX_OFF : SANDBOX_TURNED_OFF, "%s", why);
 }
 
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
@@ -229,7 +231,7 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   if (wish->module->sandbox_mount_view)
     sandbox_mount_prepare(sandbox, wish);
   else
-    sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF, OFF_BY_CONFIGURATION);
+    sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
   prepare_landlock(sandbox, wish);
   if (sandbox->tmp_fd >= 0)
     sandbox_note(sandbox, SANDBOX_PRIVATE_TMP, SANDBOX_IN_FORCE, "its own, until the gateway ends");
@@ -250,6 +252,24 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_note(sandbox, SANDBOX_NOT_DUMPABLE, ours ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
                ours ? "its program gives it up first of all"
                     : "only the program itself can give it up; sdk/module does");
+}
+
+void sandbox_report(const struct sandbox *sandbox, const char *module_id) {
+  struct buf missing = {0};
+  for (enum sandbox_measure i = 0; i < SANDBOX_MEASURE_COUNT; i++) {
+    const struct sandbox_finding *finding = &sandbox->findings[i];
+    if (finding->state == SANDBOX_LOOSENED || finding->state == SANDBOX_TURNED_OFF)
+      log_event(LOG_WARN, "supervisor",
+                finding->state == SANDBOX_LOOSENED ? "a protection is loosened" : "a protection is off",
+                LOG_TEXT("module", module_id), LOG_TEXT("protection", measure_texts[i]),
+                LOG_TEXT("why", finding->reason));
+    else if (finding->state == SANDBOX_OFF)
+      buf_printf(&missing, "%s%s", missing.length ? ", " : "", measure_texts[i]);
+  }
+  if (missing.length)
+    log_event(LOG_INFO, "supervisor", "protections that are not in force: see module describe",
+              LOG_TEXT("module", module_id), LOG_TEXT("protections", missing.data));
+  buf_free(&missing);
 }
 
 void sandbox_free(struct sandbox *sandbox) {

@@ -49,8 +49,9 @@ enum sandbox_measure {
 };
 const char *sandbox_measure_text(enum sandbox_measure measure);
 
-/* In force; loosened: the configuration asks for less than the profile; off: not in force. */
-enum sandbox_state { SANDBOX_OFF, SANDBOX_IN_FORCE, SANDBOX_LOOSENED };
+/* Off: it cannot be had here. Loosened: in force, and the configuration allows more than the profile. Turned off: by
+ * the configuration. */
+enum sandbox_state { SANDBOX_OFF, SANDBOX_IN_FORCE, SANDBOX_LOOSENED, SANDBOX_TURNED_OFF };
 
 struct sandbox_finding {
   enum sandbox_state state;
@@ -90,6 +91,9 @@ struct sandbox_wish {
  * program, arguments and environment; when one of those changes, prepare again. */
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 void sandbox_free(struct sandbox *sandbox);
+
+/* Says once, in the log, what the configuration weakened (a warning) and what cannot be had here. */
+void sandbox_report(const struct sandbox *sandbox, const char *module_id);
 
 /* In the child, as the supervisor's user still: cgroup, order of death when memory is short, mount namespace. NULL:
  * done; else the name of the step that failed, errno tells. */

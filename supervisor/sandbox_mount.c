@@ -102,6 +102,22 @@ static void mount_own_proc(struct builder *builder, const struct sandbox *sandbo
     failed(builder, "mount", "/proc");
 }
 
+/* Its own SPI sockets, under the names that the core gives them; none of another module. */
+static void show_spi(struct builder *builder, const struct sandbox_wish *wish) {
+  static const char *const names[][2] = {{".sock", "grpc.sock"}, {".http.sock", "http.sock"}};
+  const char *id = wish->module->id;
+  char *folder = base_asprintf("%s/core/spi/%s", wish->config->run_dir, id);
+  bind_path(builder, folder, SANDBOX_READ, false);
+  for (size_t i = 0; i < 2; i++) {
+    char *link = base_asprintf(STAGE "%s%s", folder, names[i][0]), *target = base_asprintf("%s/%s", id, names[i][1]);
+    if (symlink(target, link) != 0)
+      failed(builder, "link", link);
+    base_free(target);
+    base_free(link);
+  }
+  base_free(folder);
+}
+
 static void build(struct builder *builder, const struct sandbox *sandbox, const struct sandbox_wish *wish) {
   umask(022);
   if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
@@ -112,9 +128,7 @@ static void build(struct builder *builder, const struct sandbox *sandbox, const 
   mount_own_tmp(builder, wish);
   mount_own_proc(builder, sandbox);
   sandbox_files_visit(sandbox, wish, visit, builder);
-  char *spi = base_asprintf("%s/core/spi", wish->config->run_dir);
-  bind_path(builder, spi, SANDBOX_READ, false);
-  base_free(spi);
+  show_spi(builder, wish);
   bind_path(builder, wish->notify_path, SANDBOX_READ, false);
   if (builder->step[0])
     return;

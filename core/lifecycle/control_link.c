@@ -154,6 +154,13 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
   lifecycle_module_owner_set(module, news->uid, news->gid);
   str_copy(module->family, sizeof(module->family), news->family);
   str_copy(module->version, sizeof(module->version), news->version);
+  module->protection_count = 0;
+  for (pb_size_t i = 0; i < news->protections_count && i < LIFECYCLE_PROTECTIONS_MAX; i++) {
+    struct lifecycle_protection *protection = &module->protections[module->protection_count++];
+    str_copy(protection->name, sizeof(protection->name), news->protections[i].name);
+    str_copy(protection->why, sizeof(protection->why), news->protections[i].why);
+    protection->state = news->protections[i].state;
+  }
   module->listener_count = 0;
   for (pb_size_t i = 0; i < news->listeners_count && module->listener_count < 8; i++) {
     struct lifecycle_listener *listener = &module->listeners[module->listener_count++];

@@ -1,6 +1,7 @@
 /* lifecycle.c: the room itself: its modules, their SPI sockets, the identity of SPI calls, and what other rooms ask. */
 #include "core/lifecycle/lifecycle.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,6 +79,27 @@ static const struct lifecycle_module_config config_default = {
     .readiness = {.interval_ms = 5000, .timeout_ms = 2000, .failures = 2, .successes = 1},
 };
 
+/* core/spi/<id><suffix> leads to core/spi/<id>/<name>. The sockets of each module are in a folder of their own, so that
+ * a sandbox can show it that folder and no other. The caller frees the path of the socket. NULL: errno tells. */
+static char *spi_socket_path(const struct lifecycle *lifecycle, const char *module_id, const char *name,
+                             const char *suffix) {
+  char *path = base_asprintf("%s/core/spi/%s/%s", lifecycle->run_dir, module_id, name);
+  char *target = base_asprintf("%s/%s", module_id, name);
+  char *link = base_asprintf("%s/core/spi/%s%s", lifecycle->run_dir, module_id, suffix);
+  char *new_link = base_asprintf("%s.new", link);
+  char *slash = strrchr(path, '/');
+  *slash = '\0';
+  unlink(new_link);
+  bool ok = io_make_directories(path, 0711, NULL) && symlink(target, new_link) == 0 && rename(new_link, link) == 0;
+  *slash = '/';
+  base_free(target);
+  base_free(link);
+  base_free(new_link);
+  if (!ok)
+    base_free(BASE_TAKE(path));
+  return path;
+}
+
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
   struct error err = {0};
@@ -99,20 +121,25 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
       module->config = lifecycle->options.modules[i];
       module->configured = true;
     }
-  struct core_rpc_listen_options options = {.path = module->spi_path,
+  char *path = spi_socket_path(lifecycle, module_id, "grpc.sock", ".sock");
+  char *http_path = spi_socket_path(lifecycle, module_id, "http.sock", ".http.sock");
+  struct core_rpc_listen_options options = {.path = path,
                                             .name = module->id,
                                             .mode = 0600,
                                             .owner_uid = (uid_t)-1,
                                             .owner_gid = (gid_t)-1,
                                             .on_accept = spi_peer_accept,
                                             .user = module};
-  module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
+  if (!path || !http_path)
+    error_set(&err, ERR_IO, "the folder of a module's SPI sockets cannot be made: %s", strerrorname_np(errno));
+  else
+    module->spi_listener = core_rpc_listen(lifecycle->options.loop, &options, &err);
   if (module->spi_listener) {
-    char *http_path = base_asprintf("%s/core/spi/%s.http.sock", lifecycle->run_dir, module_id);
     options.path = http_path;
     module->spi_http_listener = core_rpc_http_listen(lifecycle->options.loop, &options, &err);
-    base_free(http_path);
   }
+  base_free(path);
+  base_free(http_path);
   if (!module->spi_http_listener) {
     core_rpc_listener_close(&module->spi_listener, true);
     log_error_value(LOG_ERROR, "lifecycle", "a module's SPI socket cannot be made", &err);

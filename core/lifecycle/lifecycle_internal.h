@@ -98,6 +98,13 @@ struct lifecycle_instance {
   bool health_changed; /* while a step was under way: its answer is older */
 };
 
+/* What confines a module's process, as the supervisor says. */
+#define LIFECYCLE_PROTECTIONS_MAX 20
+struct lifecycle_protection {
+  char name[24], why[112];
+  unsigned state; /* supervisor.control.v1.ProtectionState */
+};
+
 struct lifecycle_module {
   STAILQ_ENTRY(lifecycle_module) entry;
   struct lifecycle *lifecycle;
@@ -124,6 +131,8 @@ struct lifecycle_module {
   uid_t uid;
   struct lifecycle_listener listeners[8];
   size_t listener_count;
+  struct lifecycle_protection protections[LIFECYCLE_PROTECTIONS_MAX];
+  size_t protection_count;
 
   uint32_t restarts;
   char last_exit[96];

@@ -70,6 +70,46 @@ static Core__Admin__V1__ProcessStatus *process_new(const char *id) {
   return status;
 }
 
+static const char *protection_state(unsigned state) {
+  static const char *const texts[] = {"unknown", "off", "in force", "loosened", "turned off"};
+  return texts[state < sizeof(texts) / sizeof(texts[0]) ? state : 0];
+}
+
+/* One warning that names every measure which the configuration made weaker. */
+static void warnings_fill(const struct lifecycle_module *module, Core__Admin__V1__ProcessStatus *status) {
+  struct buf line = {0};
+  for (size_t i = 0; i < module->protection_count; i++) {
+    const struct lifecycle_protection *protection = &module->protections[i];
+    if (protection->state < supervisor_control_v1_ProtectionState_PROTECTION_STATE_LOOSENED)
+      continue;
+    buf_printf(&line, "%s%s %s", line.length ? ", " : "the configuration weakens its sandbox: ", protection->name,
+               protection_state(protection->state));
+  }
+  if (line.length) {
+    status->warnings = calloc(1, sizeof(*status->warnings));
+    if (!status->warnings)
+      abort();
+    status->warnings[status->n_warnings++] = text(line.data);
+  }
+  buf_free(&line);
+}
+
+static void protections_fill(const struct lifecycle_module *module, Core__Admin__V1__DescribeModuleResponse *response) {
+  response->protections = calloc(module->protection_count + 1, sizeof(*response->protections));
+  if (!response->protections)
+    abort();
+  for (size_t i = 0; i < module->protection_count; i++) {
+    Core__Admin__V1__ModuleProtection *to = calloc(1, sizeof(*to));
+    if (!to)
+      abort();
+    core__admin__v1__module_protection__init(to);
+    to->name = text(module->protections[i].name);
+    to->state = text(protection_state(module->protections[i].state));
+    to->why = text(module->protections[i].why);
+    response->protections[response->n_protections++] = to;
+  }
+}
+
 static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_module *module) {
   Core__Admin__V1__ProcessStatus *status = process_new(module->id);
   const struct lifecycle_instance *instance = module->instance;
@@ -106,6 +146,7 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   status->memory_pss_bytes = process_pss_bytes(module->pid);
   status->protocol_family =
       text(instance && instance->descriptor ? instance->descriptor->protocol_family : module->family);
+  warnings_fill(module, status);
   status->last_exit = text(module->last_exit);
   status->last_exit_at_ms = module->last_exit_at_ms;
   status->in_flight = instance && instance->channel ? instance->in_flight : 0;
@@ -276,6 +317,7 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
     response->readiness = (Core__Module__V1__Readiness *)message_copy(&module->instance->readiness->base);
   for (size_t i = 0; i < module->last_word_count; i++)
     response->last_words[response->n_last_words++] = text(module->last_words[i]);
+  protections_fill(module, response);
   history_fill(module, response);
   deaths_fill(module, response);
   return response;

@@ -87,6 +87,19 @@ static void deaths_write(const Core__Admin__V1__DescribeModuleResponse *module, 
   }
 }
 
+static void protections_write(const Core__Admin__V1__DescribeModuleResponse *module, struct buf *target) {
+  static const char *const heads[] = {"PROTECTION", "STATE", "WHAT / WHY NOT"};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < module->n_protections; i++) {
+    const Core__Admin__V1__ModuleProtection *protection = module->protections[i];
+    ctl_table_cell(table, protection->name);
+    ctl_table_cell_coloured(table, protection->state,
+                            str_equal(protection->state, "in force") ? CTL_COLOUR_GOOD : CTL_COLOUR_WARN);
+    ctl_table_cell(table, protection->why);
+  }
+  ctl_table_finish(&table, target);
+}
+
 static int described(const char *id, const Core__Admin__V1__DescribeModuleResponse *module) {
   struct buf text = {0};
   line(&text, "module", id);
@@ -97,6 +110,10 @@ static int described(const char *id, const Core__Admin__V1__DescribeModuleRespon
   buf_append_char(&text, '\n');
   instances_write(module, &text);
   buf_append_char(&text, '\n');
+  if (module->n_protections) {
+    protections_write(module, &text);
+    buf_append_char(&text, '\n');
+  }
   history_write(module, &text);
   if (module->n_last_words)
     buf_append_text(&text, "\nlast words of the instance before:\n");

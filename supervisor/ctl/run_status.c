@@ -90,6 +90,14 @@ static void status_write(const Core__Admin__V1__GetStatusResponse *status, struc
     buf_append_char(target, '\n');
   }
   ctl_table_free(&table);
+  for (size_t i = 0; i < status->n_processes; i++)
+    for (size_t j = 0; j < status->processes[i]->n_warnings; j++) {
+      buf_append_text(target, "warning: ");
+      ctl_text_append_safe(target, status->processes[i]->id, strlen(status->processes[i]->id));
+      buf_append_text(target, ": ");
+      ctl_text_append_safe(target, status->processes[i]->warnings[j], strlen(status->processes[i]->warnings[j]));
+      buf_append_char(target, '\n');
+    }
   buf_printf(&store, "store: %s, %llu records, catalog revision %llu, event %llu", status->store_backend,
              (unsigned long long)status->record_count, (unsigned long long)status->catalog_revision,
              (unsigned long long)status->event_sequence);
