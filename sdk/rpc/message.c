@@ -6,7 +6,8 @@
 
 #define FIRST_TRY_BYTES 1024 /* most messages fit: one pass instead of two */
 
-bool rpc_frame_append_message(struct buf *target, const pb_msgdesc_t *fields, const void *message) {
+/* A message that rpc_message_append() does not know every field of. */
+static bool append_by_nanopb(struct buf *target, const pb_msgdesc_t *fields, const void *message) {
   size_t room = FIRST_TRY_BYTES;
   for (int attempt = 0; attempt < 2; attempt++) {
     uint8_t *out = (uint8_t *)buf_reserve(target, RPC_PREFIX_BYTES + room);
@@ -20,6 +21,18 @@ bool rpc_frame_append_message(struct buf *target, const pb_msgdesc_t *fields, co
       return false;
   }
   return false;
+}
+
+bool rpc_frame_append_message(struct buf *target, const pb_msgdesc_t *fields, const void *message) {
+  size_t before = target->length;
+  buf_reserve(target, RPC_PREFIX_BYTES);
+  target->length += RPC_PREFIX_BYTES;
+  if (rpc_message_append(target, fields, message)) {
+    rpc_frame_prefix((uint8_t *)target->data + before, target->length - before - RPC_PREFIX_BYTES);
+    return true;
+  }
+  target->length = before;
+  return append_by_nanopb(target, fields, message);
 }
 
 bool rpc_message_decode(const uint8_t *message, size_t length, const pb_msgdesc_t *fields, void *target,

@@ -102,6 +102,11 @@ void rpc_frame_error(enum rpc_frame_result result, struct rpc_status *status);
 void rpc_frame_prefix(uint8_t target[static RPC_PREFIX_BYTES], size_t message_length);
 void rpc_frame_append(struct buf *target, const uint8_t *message, size_t length);
 
+/* ---- encode.c ---- */
+
+/* Appends the encoded message. False: it has a field of a kind that pb_encode() must write; nothing appended. */
+bool rpc_message_append(struct buf *target, const pb_msgdesc_t *fields, const void *message);
+
 /* ---- message.c ---- */
 
 /* Appends prefix and encoded message. False: the message breaks its own limits (our bug or data): nothing appended. */
