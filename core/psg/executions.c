@@ -1,7 +1,6 @@
 /* executions.c: what the gateway carries out (AEL-3, GLUE-7, SPI-9): an event when it starts and when it ends, a
  * SpanNode under the trace of the run. This is on the path of every invocation: one allocation for the node, one for
  * its object, one for the edge; events go straight into the bytes of the batch. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,6 +41,31 @@ static void about_append(struct buf *json, const struct psg_execution_start *sta
   text_field(json, "request_id", start->request_id);
 }
 
+#define TRACE_FIELD ",\"trace_id\":\""
+
+/* Remembers what the end of the span needs: the kind, and where the trace id lies in the object. field: as it was
+ * written there, at `at`. */
+static void span_note(struct psg_node *span, const char *kind, const char *field, size_t at, size_t length) {
+  size_t open = sizeof(TRACE_FIELD) - 1;
+  if (at + length > UINT16_MAX || memchr(field, '\\', length))
+    return; /* the object is read again */
+  span->kind = kind;
+  if (!length)
+    return;
+  span->trace_at = (uint16_t)(at + open);
+  span->trace_length = (uint16_t)(length - open - 1);
+}
+
+/* The trace id of a span; `kept` is what the caller frees. */
+static const char *trace_of(const struct psg_node *span, char text[static PSG_TEXT_MAX_BYTES + 1], char **kept) {
+  if (!span->kind)
+    return *kept = psg_object_text(span->object, span->length, "trace_id");
+  BASE_CHECK(span->trace_length <= PSG_TEXT_MAX_BYTES);
+  memcpy(text, span->object + span->trace_at, span->trace_length);
+  text[span->trace_length] = 0;
+  return text;
+}
+
 void psg_execution_begin(struct psg *psg, const struct psg_execution_start *start,
                          char execution_id[static ID_UUID_BYTES]) {
   BASE_CHECK(psg_wait(psg, NULL)); /* who carries something out has asked */
@@ -73,13 +97,16 @@ void psg_execution_begin(struct psg *psg, const struct psg_execution_start *star
   psg_literal(about, "\"");
   buf_reserve(about, begin + 256); /* its own head is copied: no move in between */
   buf_append(about, about->data, begin);
+  size_t trace_from = about->length, trace_to;
   text_field(about, "trace_id", start->trace_id);
+  trace_to = about->length;
   psg_literal(about, ",\"started_at\":\"");
   buf_append(about, at, PSG_TIME_LENGTH);
   psg_literal(about, "\"" RUNNING);
   struct psg_node *span = psg_graph_node_add(&psg->graph, PSG_TYPE_SpanNode, execution_id, about->data + begin,
                                              about->length - begin, SPAN_SPARE_BYTES, true);
   span->live = true;
+  span_note(span, kind, about->data + trace_from, trace_from - begin, trace_to - trace_from);
   psg_graph_parent_link(&psg->graph, span, psg->run);
   psg_source_set(psg, PSG_SOURCE_CORE);
   psg_touch(psg);
@@ -96,12 +123,18 @@ static void history_trim(struct psg *psg) {
 
 static void span_end(struct psg *psg, struct psg_node *span, enum psg_execution_status status, uint64_t duration_us,
                      const char *error_code, uint64_t result_bytes) {
-  char at[PSG_TIME_LENGTH + 1];
+  char at[PSG_TIME_LENGTH + 1], trace_text[PSG_TEXT_MAX_BYTES + 1];
   struct buf *more = &psg->scratch;
-  char *trace_id = psg_object_text(span->object, span->length, "trace_id");
-  char *kind = psg_object_text(span->object, span->length, "executor_kind");
+  char *kept_trace = NULL, *kept_kind = NULL;
+  const char *trace_id = trace_of(span, trace_text, &kept_trace);
+  const char *kind = span->kind;
+  if (!kind)
+    kind = kept_kind = psg_object_text(span->object, span->length, "executor_kind");
   buf_clear(more);
-  buf_printf(more, ",\"duration_us\":%" PRIu64 ",\"result_bytes\":%" PRIu64, duration_us, result_bytes);
+  psg_literal(more, ",\"duration_us\":");
+  buf_append_u64(more, duration_us);
+  psg_literal(more, ",\"result_bytes\":");
+  buf_append_u64(more, result_bytes);
   text_field(more, "error_code", error_code);
   struct buf *json = psg_event_open(psg, "runtime_execution", event_types[status], trace_id, at);
   if (json) {
@@ -120,8 +153,8 @@ static void span_end(struct psg *psg, struct psg_node *span, enum psg_execution_
   buf_append(more, at, PSG_TIME_LENGTH);
   psg_literal(more, "\"");
   psg_status_set(psg, span, status_names[status], more->data, more->length);
-  base_free(trace_id);
-  base_free(kind);
+  base_free(kept_trace);
+  base_free(kept_kind);
   span->live = false;
   DL_APPEND2(psg->ended, span, list_prev, list_next);
   psg->ended_count++;

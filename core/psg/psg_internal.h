@@ -122,7 +122,9 @@ struct psg_node {
   bool live;    /* spans and stages: running */
   char *object; /* JSON, NUL behind length */
   uint32_t length, capacity;
-  uint32_t place; /* in the checkpoint that is being written */
+  uint32_t place;                  /* in the checkpoint that is being written */
+  uint16_t trace_at, trace_length; /* spans that began in this run: the trace id in the object; 0: look for it */
+  const char *kind;                /* spans that began in this run: the executor kind; NULL: look for it */
   uint64_t revision;
   struct psg_edge *out, *in;
   uint32_t children;  /* nodes whose parent this is */

@@ -83,10 +83,18 @@ static void edge_operation(struct update *update, bool create, enum psg_edge_typ
 static void node_operation(struct update *update, const struct psg_node *node) {
   bool create = node->change == PSG_ADDED;
   struct buf *json = operation_open(update, create ? "node_add" : "node_update", create, 0);
-  buf_printf(json,
-             "{\"operation\":\"%s\",\"node_type\":\"%s\",\"node_id\":\"%s\",\"revision\":%" PRIu64 "%s,\"new_value\":",
-             create ? "create" : "update", psg_types[node->type].name, node->id, node->revision,
-             node->owned ? ",\"owned\":true" : "");
+  if (create)
+    psg_literal(json, "{\"operation\":\"create\",\"node_type\":\"");
+  else
+    psg_literal(json, "{\"operation\":\"update\",\"node_type\":\"");
+  buf_append_text(json, psg_types[node->type].name);
+  psg_literal(json, "\",\"node_id\":\"");
+  buf_append(json, node->id, ID_UUID_BYTES - 1);
+  psg_literal(json, "\",\"revision\":");
+  buf_append_u64(json, node->revision);
+  if (node->owned)
+    psg_literal(json, ",\"owned\":true");
+  psg_literal(json, ",\"new_value\":");
   buf_append(json, node->object, node->length);
   buf_append_char(json, '}');
 }
@@ -99,9 +107,14 @@ void psg_update_emit(struct psg *psg) {
     edge_operation(&update, false, graph->gone_edges[i].type, graph->gone_edges[i].from, graph->gone_edges[i].to);
   for (size_t i = 0; i < graph->gone_node_count; i++) {
     const struct psg_gone_node *gone = &graph->gone_nodes[i];
-    buf_printf(operation_open(&update, "node_delete", -1, -(int64_t)gone->edges),
-               "{\"operation\":\"delete\",\"node_type\":\"%s\",\"node_id\":\"%s\",\"edges\":%" PRIu32 "}",
-               psg_types[gone->type].name, gone->id, gone->edges);
+    struct buf *json = operation_open(&update, "node_delete", -1, -(int64_t)gone->edges);
+    psg_literal(json, "{\"operation\":\"delete\",\"node_type\":\"");
+    buf_append_text(json, psg_types[gone->type].name);
+    psg_literal(json, "\",\"node_id\":\"");
+    buf_append(json, gone->id, ID_UUID_BYTES - 1);
+    psg_literal(json, "\",\"edges\":");
+    buf_append_u64(json, gone->edges);
+    psg_literal(json, "}");
   }
   for (const struct psg_node *node = graph->changed_nodes; node; node = node->change_next)
     node_operation(&update, node);

@@ -1,6 +1,5 @@
 /* store_batch.c: building a batch on the core thread. Everything is copied into the batch's arena. The first bad
  * argument is kept in batch->error; the batch then commits to exactly that error. */
-#include <ctype.h>
 #include <endian.h>
 #include <string.h>
 
@@ -118,37 +117,58 @@ void store_batch_delete(struct store_batch *batch, const char *name_space, const
 
 /* 8-4-4-4-12 hexadecimal digits, any case, any version. */
 bool store_uuid_parse(const char *text, uint8_t target[static STORE_UUID_BYTES]) {
-  char hex[2 * STORE_UUID_BYTES + 1];
-  size_t digits = 0;
+  static const int8_t values[256] = {
+      ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+      ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+      ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16}; /* digit + 1; 0: none */
   if (!text || strnlen(text, ID_UUID_BYTES) != ID_UUID_BYTES - 1)
     return false;
-  for (size_t i = 0; i < ID_UUID_BYTES - 1; i++) {
-    bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    if (dash != (text[i] == '-'))
+  for (size_t i = 0; i < STORE_UUID_BYTES; i++, text += 2) {
+    if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
       return false;
-    if (!dash)
-      hex[digits++] = (char)tolower((unsigned char)text[i]);
+    int high = values[(unsigned char)text[0]], low = values[(unsigned char)text[1]];
+    if (!high || !low)
+      return false;
+    target[i] = (uint8_t)((high - 1) << 4 | (low - 1));
   }
-  hex[digits] = 0;
-  return str_hex_decode(target, STORE_UUID_BYTES, hex);
+  return true;
 }
 
 void store_uuid_format(const uint8_t id[static STORE_UUID_BYTES], char target[static ID_UUID_BYTES]) {
-  char hex[2 * STORE_UUID_BYTES + 1];
-  str_hex_encode(hex, id, STORE_UUID_BYTES);
-  for (size_t from = 0, to = 0; to < ID_UUID_BYTES - 1;)
-    target[to] = to == 8 || to == 13 || to == 18 || to == 23 ? '-' : hex[from++], to++;
-  target[ID_UUID_BYTES - 1] = 0;
+  static const char digits[] = "0123456789abcdef";
+  for (size_t i = 0; i < STORE_UUID_BYTES; i++) {
+    if (i == 4 || i == 6 || i == 8 || i == 10)
+      *target++ = '-';
+    *target++ = digits[id[i] >> 4];
+    *target++ = digits[id[i] & 15];
+  }
+  *target = 0;
+}
+
+/* The text of an event, in the batch's memory; that of the event before when it is the same, as it mostly is. NULL: the
+ * batch has its error. */
+static const char *event_text(struct store_batch *batch, const char *what, const char *text, const char *before,
+                              bool required) {
+  if (text && before && *text && strcmp(text, before) == 0) {
+    batch->size_bytes += strlen(before);
+    return before;
+  }
+  return text_fits(batch, what, text, STORE_EVENT_FIELD_MAX_BYTES, required) ? text_copy(batch, text) : NULL;
 }
 
 void store_batch_append_event(struct store_batch *batch, const struct store_event *event) {
   BASE_CHECK_MAGIC(batch, STORE_BATCH_MAGIC);
   uint8_t id[STORE_UUID_BYTES];
-  if (!text_fits(batch, "trace_id", event->trace_id, STORE_EVENT_FIELD_MAX_BYTES, false) ||
-      !text_fits(batch, "context_id", event->context_id, STORE_EVENT_FIELD_MAX_BYTES, false) ||
-      !text_fits(batch, "project_id", event->project_id, STORE_EVENT_FIELD_MAX_BYTES, false) ||
-      !text_fits(batch, "event family", event->family, STORE_EVENT_FIELD_MAX_BYTES, true) ||
-      !text_fits(batch, "event type", event->type, STORE_EVENT_FIELD_MAX_BYTES, true) ||
+  const struct store_op *last = batch->op_count ? &batch->ops[batch->op_count - 1] : NULL;
+  const struct store_event none = {0}, *before = last && last->kind == STORE_OP_EVENT ? &last->event : &none;
+  if (error_is_set(&batch->error))
+    return;
+  const char *trace_id = event_text(batch, "trace_id", event->trace_id, before->trace_id, false);
+  const char *context_id = event_text(batch, "context_id", event->context_id, before->context_id, false);
+  const char *project_id = event_text(batch, "project_id", event->project_id, before->project_id, false);
+  const char *family = event_text(batch, "event family", event->family, before->family, true);
+  const char *type = event_text(batch, "event type", event->type, before->type, true);
+  if (!trace_id || !context_id || !project_id || !family || !type ||
       !bytes_fit(batch, "event", event->length, STORE_EVENT_MAX_BYTES))
     return;
   if (!store_uuid_parse(event->event_id, id)) {
@@ -161,11 +181,11 @@ void store_batch_append_event(struct store_batch *batch, const struct store_even
   memcpy(op->event_id, id, sizeof(id));
   store_uuid_format(id, op->event_id_text);
   op->event = (struct store_event){
-      .trace_id = text_copy(batch, event->trace_id),
-      .context_id = text_copy(batch, event->context_id),
-      .project_id = text_copy(batch, event->project_id),
-      .family = text_copy(batch, event->family),
-      .type = text_copy(batch, event->type),
+      .trace_id = trace_id,
+      .context_id = context_id,
+      .project_id = project_id,
+      .family = family,
+      .type = type,
       .wall_us = event->wall_us,
       .bytes = bytes_copy(batch, event->bytes, event->length),
       .length = event->length,

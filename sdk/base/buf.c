@@ -44,6 +44,15 @@ void buf_append_char(struct buf *buf, char character) {
   buf->length++;
 }
 
+void buf_append_u64(struct buf *buf, uint64_t number) {
+  char digits[20];
+  size_t at = sizeof(digits);
+  do
+    digits[--at] = (char)('0' + number % 10);
+  while (number /= 10);
+  buf_append(buf, digits + at, sizeof(digits) - at);
+}
+
 void buf_vprintf(struct buf *buf, const char *format, va_list arguments) {
   va_list again;
   va_copy(again, arguments);

@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct buf {
   char *data; /* NULL until first use */
@@ -15,6 +16,7 @@ struct buf {
 void buf_append(struct buf *buf, const void *data, size_t length);
 void buf_append_text(struct buf *buf, const char *text);
 void buf_append_char(struct buf *buf, char character);
+void buf_append_u64(struct buf *buf, uint64_t number); /* decimal */
 void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *buf, const char *format, va_list arguments);
 void buf_append_json_string(struct buf *buf, const char *text,
