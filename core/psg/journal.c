@@ -191,6 +191,8 @@ static struct store_batch *batch_build(struct psg *psg, const struct psg_pending
 /* The batch has a copy: a second one of the graph is not kept for the case that the store refuses it. */
 static struct store_batch *flight_batch(struct psg *psg) {
   struct store_batch *batch = batch_build(psg, &psg->flight);
+  if (!psg->failing) /* a batch that is tried again may be in the log */
+    store_batch_ids_fresh(batch);
   buf_free(&psg->flight.checkpoint);
   return batch;
 }

@@ -258,12 +258,12 @@ static void tail_find(struct event_index *index, enum event_index_kind kind, uin
       candidate_add(&found->seqs, &found->seq_count, index->tail_first + i);
 }
 
-void event_index_find(struct event_index *index, enum event_index_kind kind, uint64_t hash,
+void event_index_find(struct event_index *index, enum event_index_kind kind, uint64_t hash, bool tail_only,
                       struct event_index_candidates *candidates) {
   *candidates = (struct event_index_candidates){0};
   pthread_mutex_lock(&index->lock);
   tail_find(index, kind, hash, candidates);
-  for (size_t i = 0; i < index->segment_count; i++)
+  for (size_t i = 0; i < index->segment_count && !tail_only; i++)
     if (filter_may_have(&index->segments[i], hash))
       candidate_add(&candidates->segments, &candidates->segment_count, index->segments[i].first_seq);
   pthread_mutex_unlock(&index->lock);

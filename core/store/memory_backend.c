@@ -212,7 +212,7 @@ static void memory_group_rollback(void *self, const struct store_position *posit
 
 static bool id_is_known(struct memory *memory, const struct store_op *op, uint64_t hash) {
   struct event_index_candidates found;
-  event_index_find(memory->index, EVENT_INDEX_ID, hash, &found);
+  event_index_find(memory->index, EVENT_INDEX_ID, hash, false, &found);
   bool known = false;
   for (size_t i = 0; i < found.seq_count && !known; i++)
     known = strcmp(memory->events[found.seqs[i] - 1]->event_id, op->event_id_text) == 0;
@@ -431,7 +431,7 @@ static bool memory_events(void *self, const struct store_event_query *query, sto
   enum event_index_kind kind = by_trace ? EVENT_INDEX_TRACE : EVENT_INDEX_CONTEXT;
   struct event_index_candidates found = {0};
   if (by_trace || by_context)
-    event_index_find(memory->index, kind, event_index_hash(memory->index, kind, wanted, strlen(wanted)), &found);
+    event_index_find(memory->index, kind, event_index_hash(memory->index, kind, wanted, strlen(wanted)), false, &found);
   uint64_t steps = by_trace || by_context ? found.seq_count : query->through_seq - query->after_seq, count = 0;
   for (uint64_t i = 0; i < steps && count < query->limit; i++) {
     uint64_t seq = by_trace || by_context ? found.seqs[i] : query->after_seq + 1 + i;

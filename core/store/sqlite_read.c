@@ -198,7 +198,7 @@ static bool read_by_index(struct event_reading *reading, enum event_index_kind k
   sqlite3_stmt *bucket = prepare(sqlite, "SELECT crc, entries FROM event_bucket WHERE bucket = ?1", err);
   if (!bucket)
     return false;
-  event_index_find(sqlite->index, kind, hash, &found);
+  event_index_find(sqlite->index, kind, hash, false, &found);
   bool good = true;
   for (size_t i = 0; i < found.segment_count && good && !reading->stopped; i++) {
     bool later = i + 1 < found.segment_count && found.segments[i + 1] <= query->after_seq;

@@ -118,7 +118,7 @@ static enum store_apply check_duplicate(struct sqlite_store *sqlite, struct stor
                                         const struct store_op *op, uint64_t hash) {
   struct event_index_candidates found;
   enum store_apply outcome = STORE_APPLY_OK;
-  event_index_find(sqlite->index, EVENT_INDEX_ID, hash, &found);
+  event_index_find(sqlite->index, EVENT_INDEX_ID, hash, batch->ids_fresh, &found);
   for (size_t i = 0; i < found.segment_count && outcome == STORE_APPLY_OK; i++)
     if (!sqlite_store_bucket_find(sqlite->writer, statement_of(sqlite, SQLITE_STATEMENT_BUCKET_GET), found.segments[i],
                                   hash, &found, &batch->error))

@@ -122,6 +122,10 @@ void store_batch_put(struct store_batch *batch, const char *name_space, const ch
 /* Deleting an absent row: fine with STORE_REVISION_ANY, else ERR_STORE_CONFLICT. STORE_REVISION_NONE is refused. */
 void store_batch_delete(struct store_batch *batch, const char *name_space, const char *key, uint64_t expected_revision);
 void store_batch_append_event(struct store_batch *batch, const struct store_event *event);
+/* The event ids of this batch come from this process's random generator and were in no batch before: they are compared
+ * with the newest events, but the whole log is not searched for them, which costs the more the longer it is. Not for
+ * ids that somebody else chose, nor for a batch that is tried again. */
+void store_batch_ids_fresh(struct store_batch *batch);
 size_t store_batch_size_bytes(const struct store_batch *batch); /* what it counts in the queue */
 
 /* Hands the batch to the writer (takes it, nulls the pointer). done may be NULL: fire and forget; a failure is then

@@ -28,6 +28,11 @@ void store_batch_free(struct store_batch **batch_pointer) {
   base_free(batch);
 }
 
+void store_batch_ids_fresh(struct store_batch *batch) {
+  BASE_CHECK_MAGIC(batch, STORE_BATCH_MAGIC);
+  batch->ids_fresh = true;
+}
+
 size_t store_batch_size_bytes(const struct store_batch *batch) {
   BASE_CHECK_MAGIC(batch, STORE_BATCH_MAGIC);
   return batch->size_bytes;

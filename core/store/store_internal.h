@@ -52,6 +52,7 @@ struct store_op {
 struct store_batch {
   uint32_t magic;
   bool has_rows;
+  bool ids_fresh;       /* of the events: see store_batch_ids_fresh */
   bool can_fail_midway; /* an operation behind one on a row may be refused: the back end needs a way back for rows */
   bool import;          /* rows keep their revisions and leave no history behind */
   bool finished;        /* under the store's lock */
@@ -207,7 +208,7 @@ struct event_index_candidates {
   uint64_t *segments; /* first seqs, ascending */
   size_t segment_count;
 };
-void event_index_find(struct event_index *index, enum event_index_kind kind, uint64_t hash,
+void event_index_find(struct event_index *index, enum event_index_kind kind, uint64_t hash, bool tail_only,
                       struct event_index_candidates *candidates);
 void event_index_candidates_free(struct event_index_candidates *candidates);
 

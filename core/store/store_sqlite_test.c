@@ -180,6 +180,22 @@ static void expect_many(struct store *store) {
   }
 }
 
+/* Ids that are said to be fresh: the newest events know them all the same, sealed ones are not asked. */
+static void expect_fresh_ids(struct store *store) {
+  static const struct {
+    unsigned number;
+    const char *code;
+  } table[] = {{MANY, "store.duplicate"}, {65537, "store.duplicate"}, {MANY + 1, NULL}, {MANY + 1, "store.duplicate"}};
+  char id[ID_UUID_BYTES];
+  for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+    struct store_batch *batch = store_batch_create();
+    numbered_uuid(table[i].number, id);
+    test_event_add(batch, 1, id);
+    store_batch_ids_fresh(batch);
+    test_commit(store, batch, table[i].code);
+  }
+}
+
 START_TEST(ids_and_traces_are_found_in_sealed_segments_and_after_damage_to_them) {
   static const char *const damages[] = {NULL, "UPDATE event_segment SET filter = x'00'",
                                         "DELETE FROM event_segment WHERE first_seq = 1",
@@ -204,6 +220,7 @@ START_TEST(ids_and_traces_are_found_in_sealed_segments_and_after_damage_to_them)
   struct error err = {0};
   ck_assert(!store_events_read(store, &(struct store_event_query){.trace_id = "trace-3"}, seen_event, &seen, &err));
   ck_assert_str_eq(err.code, "store.corrupt");
+  expect_fresh_ids(store);
   store_close(&store);
   scratch_close(&scratch);
 }

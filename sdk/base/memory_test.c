@@ -81,6 +81,18 @@ START_TEST(buffer_grows_prints_consumes_and_gives_away) {
 }
 END_TEST
 
+START_TEST(buffer_writes_numbers_in_decimal) {
+  static const uint64_t numbers[] = {0, 9, 10, 99, 100, 1234567890, UINT64_MAX};
+  struct buf buf = {0};
+  for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+    buf_append_u64(&buf, numbers[i]);
+    buf_append_char(&buf, ' ');
+  }
+  ck_assert_str_eq(buf.data, "0 9 10 99 100 1234567890 18446744073709551615 ");
+  buf_free(&buf);
+}
+END_TEST
+
 START_TEST(secrets_compare_exactly_and_vanish) {
   struct secret *secret = secret_from_text("s3cret");
   ck_assert_uint_eq(secret_length(secret), 6);
@@ -119,4 +131,5 @@ END_TEST
 
 TEST_MAIN("base.memory", allocation_gives_zero_length_and_copies, arena_pieces_are_aligned_zeroed_and_apart,
           arena_reset_returns_to_the_first_block, buffer_grows_prints_consumes_and_gives_away,
-          secrets_compare_exactly_and_vanish, empty_secrets_are_fine, a_hardened_process_is_not_dumpable)
+          buffer_writes_numbers_in_decimal, secrets_compare_exactly_and_vanish, empty_secrets_are_fine,
+          a_hardened_process_is_not_dumpable)
