@@ -183,33 +183,35 @@ static enum child_state do_end(struct child *child) {
 }
 
 static enum child_state do_kill(struct child *child) {
-  child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED;
+  if (child->state != CHILD_TRACING) /* whose end has its reason already */
+    child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED;
   send_signal(child, SIGKILL);
   return child->state;
 }
 
 /* It hangs, or is given up: it may say where, but not for long. */
-static enum child_state do_trace(struct child *child) {
-  child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED;
+static enum child_state trace(struct child *child, supervisor_control_v1_ExitCause cause) {
+  child->ending = cause;
   send_signal(child, SIGABRT);
   send_signal(child, SIGCONT); /* a stopped process cannot hear */
   timer_arm(child, TRACE_MS);
   return CHILD_TRACING;
 }
 
-static enum child_state kill_because(struct child *child, supervisor_control_v1_ExitCause cause, const char *message) {
-  log_event(LOG_ERROR, "supervisor", message, LOG_TEXT("module", child->id), LOG_INT("generation", child->generation));
-  child->ending = cause;
-  send_signal(child, SIGKILL);
-  return child->state;
+static enum child_state do_trace(struct child *child) {
+  return trace(child, supervisor_control_v1_ExitCause_EXIT_CAUSE_KILLED);
 }
 
 static enum child_state do_start_timeout(struct child *child) {
-  return kill_because(child, supervisor_control_v1_ExitCause_EXIT_CAUSE_START_TIMEOUT, "not ready in time: killed");
+  log_event(LOG_ERROR, "supervisor", "not ready in time: killed", LOG_TEXT("module", child->id),
+            LOG_INT("generation", child->generation));
+  return trace(child, supervisor_control_v1_ExitCause_EXIT_CAUSE_START_TIMEOUT);
 }
 
 static enum child_state do_watchdog(struct child *child) {
-  return kill_because(child, supervisor_control_v1_ExitCause_EXIT_CAUSE_WATCHDOG, "no sign of life: killed");
+  log_event(LOG_ERROR, "supervisor", "no sign of life: killed", LOG_TEXT("module", child->id),
+            LOG_INT("generation", child->generation));
+  return trace(child, supervisor_control_v1_ExitCause_EXIT_CAUSE_WATCHDOG);
 }
 
 static enum child_state do_cancel(struct child *child) {
@@ -273,6 +275,7 @@ static enum child_state do_death(struct child *child) {
   child->state = CHILD_DOWN; /* what is called from here on finds it so */
   read_pipe(child);
   words_finish(&child->words, child->id, STDERR_FILENO);
+  child->last_words = child->words.kept;
   supervisor_child_died(child, &death);
   if (death.next_step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_NOW &&
       child->supervisor->phase == SUPERVISOR_RUNNING)

@@ -112,6 +112,14 @@ static void build_configured(struct supervisor *supervisor, const struct child *
     }
 }
 
+/* Returns how many there are. */
+static pb_size_t words_copy(const struct words_kept *kept, char target[WORDS_LINES][WORDS_LINE_BYTES]) {
+  pb_size_t count = 0;
+  for (const char *line; count < WORDS_LINES && (line = words_line(kept, count)); count++)
+    str_copy(target[count], WORDS_LINE_BYTES, line);
+  return count;
+}
+
 static void build_entry(struct supervisor *supervisor, const struct child *child, bool last) {
   supervisor_control_v1_ProcessEntry *entry =
       &BEGIN(supervisor, process_entry, supervisor->link.reply_to)->body.process_entry;
@@ -132,6 +140,7 @@ static void build_entry(struct supervisor *supervisor, const struct child *child
   entry->last_signal = child->last_death.signal;
   entry->last_exit_wall_us = child->last_death.wall_us;
   entry->last_exit_generation = child->last_death.generation;
+  entry->last_words_count = words_copy(&child->last_words, entry->last_words);
   entry->last = last;
 }
 _Static_assert((int)supervisor_control_v1_ProcessState_PROCESS_STATE_BACKOFF == (int)CHILD_BACKOFF + 1,
@@ -234,11 +243,7 @@ void link_say_death(struct supervisor *supervisor, const struct child *child, co
   exited->was_ready = death->was_ready;
   exited->next_step = death->next_step;
   exited->delay_ms = death->delay_ms;
-  const char *line;
-  while (exited->last_words_count < WORDS_LINES && (line = words_line(&child->words, exited->last_words_count))) {
-    str_copy(exited->last_words[exited->last_words_count], sizeof(exited->last_words[0]), line);
-    exited->last_words_count++;
-  }
+  exited->last_words_count = words_copy(&child->words.kept, exited->last_words);
   say(supervisor);
 }
 

@@ -86,6 +86,7 @@ struct child {
   uint32_t start_timeout_ms, stop_grace_ms, watchdog_ms;
 
   struct words words;
+  struct words_kept last_words; /* of the life before */
   struct event exit_event, pipe_event, timer;
 };
 

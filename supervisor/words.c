@@ -9,7 +9,7 @@
 #include "sdk/base/str.h"
 
 /* Keeps a line: cut to size at a whole character, control characters blanked, foreign encodings replaced. */
-static void keep(struct words *words, const char *line, size_t length) {
+static void keep(struct words_kept *words, const char *line, size_t length) {
   char *target = words->lines[words->next];
   size_t kept = length < WORDS_LINE_BYTES - 1 ? length : WORDS_LINE_BYTES - 1;
   if (kept < length)
@@ -40,14 +40,14 @@ static void forward(struct words *words, int output_fd, const char *line, size_t
 static void take_line(struct words *words, const char *name, int output_fd, char *line, size_t length) {
   if (length == 0)
     return;
-  keep(words, line, length);
+  keep(&words->kept, line, length);
   if (output_fd < 0)
     return;
   if (line[0] == '{' && line[length - 1] == '}') {
     line[length] = '\n';
     forward(words, output_fd, line, length + 1);
   } else {
-    const char *text = words_line(words, words->count - 1);
+    const char *text = words_line(&words->kept, words->kept.count - 1);
     log_event(LOG_WARN, "child", "plain text on stderr", LOG_TEXT("module", name), LOG_TEXT("text", text));
   }
 }
@@ -91,12 +91,12 @@ void words_finish(struct words *words, const char *name, int output_fd) {
 }
 
 void words_reset(struct words *words) {
-  words->next = words->count = 0;
+  words->kept.next = words->kept.count = 0;
   words->partial_length = 0;
 }
 
-const char *words_line(const struct words *words, unsigned index) {
-  if (index >= words->count)
+const char *words_line(const struct words_kept *kept, unsigned index) {
+  if (index >= kept->count)
     return NULL;
-  return words->lines[(words->next + WORDS_LINES - words->count + index) % WORDS_LINES];
+  return kept->lines[(kept->next + WORDS_LINES - kept->count + index) % WORDS_LINES];
 }

@@ -12,9 +12,13 @@
 #define WORDS_LINE_BYTES 256
 #define WORDS_PARTIAL_BYTES 4096
 
-struct words {
+struct words_kept {
   char lines[WORDS_LINES][WORDS_LINE_BYTES];
   unsigned next, count;
+};
+
+struct words {
+  struct words_kept kept;
   char partial[WORDS_PARTIAL_BYTES + 1];
   size_t partial_length;
   uint64_t dropped;
@@ -31,6 +35,6 @@ void words_finish(struct words *words, const char *name, int output_fd);
 void words_reset(struct words *words);
 
 /* The i-th kept line, 0 the oldest: valid UTF-8 without control characters. NULL beyond the last. */
-const char *words_line(const struct words *words, unsigned index);
+const char *words_line(const struct words_kept *kept, unsigned index);
 
 #endif

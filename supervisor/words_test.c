@@ -20,21 +20,21 @@ START_TEST(the_last_sixteen_lines_are_kept_in_order) {
     snprintf(line, sizeof(line), "line %d\n", i);
     feed(line);
   }
-  ck_assert_str_eq(words_line(&words, 0), "line 24");
-  ck_assert_str_eq(words_line(&words, 15), "line 39");
-  ck_assert_ptr_null(words_line(&words, 16));
+  ck_assert_str_eq(words_line(&words.kept, 0), "line 24");
+  ck_assert_str_eq(words_line(&words.kept, 15), "line 39");
+  ck_assert_ptr_null(words_line(&words.kept, 16));
   words_reset(&words);
-  ck_assert_ptr_null(words_line(&words, 0));
+  ck_assert_ptr_null(words_line(&words.kept, 0));
 }
 END_TEST
 
 START_TEST(a_line_in_pieces_is_one_line) {
   feed("ab");
   feed("cd\n\n\nef");
-  ck_assert_str_eq(words_line(&words, 0), "abcd");
-  ck_assert_ptr_null(words_line(&words, 1));
+  ck_assert_str_eq(words_line(&words.kept, 0), "abcd");
+  ck_assert_ptr_null(words_line(&words.kept, 1));
   words_finish(&words, "m", -1);
-  ck_assert_str_eq(words_line(&words, 1), "ef");
+  ck_assert_str_eq(words_line(&words.kept, 1), "ef");
 }
 END_TEST
 
@@ -49,7 +49,7 @@ START_TEST(unclean_lines_become_clean_text) {
   for (size_t i = 0; i < sizeof(unclean) / sizeof(unclean[0]); i++) {
     words_reset(&words);
     feed(unclean[i].line);
-    ck_assert_str_eq(words_line(&words, 0), unclean[i].kept);
+    ck_assert_str_eq(words_line(&words.kept, 0), unclean[i].kept);
   }
 }
 END_TEST
@@ -58,7 +58,7 @@ START_TEST(a_cut_line_ends_with_a_whole_character) {
   for (int i = 0; i < 254; i++)
     feed("x");
   feed("\xc3\xa9 and more\n");
-  ck_assert_uint_eq(strlen(words_line(&words, 0)), 254);
+  ck_assert_uint_eq(strlen(words_line(&words.kept, 0)), 254);
 }
 END_TEST
 
@@ -67,7 +67,7 @@ START_TEST(an_endless_line_goes_on_in_parts) {
   memset(block, 'y', sizeof(block));
   for (int i = 0; i < 100; i++)
     words_feed(&words, "m", -1, block, sizeof(block));
-  ck_assert_uint_eq(words.count, WORDS_LINES);
+  ck_assert_uint_eq(words.kept.count, WORDS_LINES);
   ck_assert_uint_lt(words.partial_length, WORDS_PARTIAL_BYTES);
 }
 END_TEST

@@ -14,6 +14,8 @@
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
 
+#define SLOW_MS 1000 /* a loop that is later than this is worth a line */
+
 struct lifecycle_control {
   struct lifecycle *lifecycle;
   int fd;
@@ -103,6 +105,8 @@ static void heartbeat(void *argument) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_heartbeat_tag}};
   int64_t late_ms = (now_us - control->heartbeat_due_us) / 1000;
   message.pb.body.heartbeat.worst_delay_ms = late_ms > 0 ? (uint32_t)late_ms : 0;
+  if (late_ms > SLOW_MS)
+    log_event(LOG_WARN, "lifecycle", "the core's loop was held up", LOG_INT("milliseconds", late_ms));
   order_send(control, &message, NULL);
   control->heartbeat_due_us = now_us + (int64_t)period_ms * 1000;
   control->heartbeat_timer = core_rpc_timer_start(control->lifecycle->options.loop, period_ms, heartbeat, control);
@@ -226,12 +230,12 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
     unwanted_end(module);
 }
 
-static void last_words_keep(struct lifecycle_module *module, const supervisor_control_v1_Exited *news) {
+static void last_words_keep(struct lifecycle_module *module, const char (*words)[256], size_t count) {
   for (size_t i = 0; i < module->last_word_count; i++)
     base_free(module->last_words[i]);
   module->last_word_count = 0;
-  for (pb_size_t i = 0; i < news->last_words_count && i < LIFECYCLE_LAST_WORDS_MAX; i++)
-    module->last_words[module->last_word_count++] = base_strdup(news->last_words[i]);
+  for (size_t i = 0; i < count && i < LIFECYCLE_LAST_WORDS_MAX; i++)
+    module->last_words[module->last_word_count++] = base_strdup(words[i]);
 }
 
 static void next_step_tell(struct lifecycle_module *module, supervisor_control_v1_NextStep step, uint32_t delay_ms) {
@@ -271,7 +275,7 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
     return;
   exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
   module->last_exit_at_ms = clock_wall_ms();
-  last_words_keep(module, news);
+  last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);
   const char *const labels[] = {module->id, cause_name(news->cause), NULL};
   observe_count(lifecycle->options.observe, OBSERVE_MODULE_RESTARTS, labels, 1);
   if (module->process_generation == news->generation) {
@@ -339,6 +343,7 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
     if (news->last_cause) {
       exit_text(module->last_exit, sizeof(module->last_exit), news->last_cause, news->last_status, news->last_signal);
       module->last_exit_at_ms = news->last_exit_wall_us / 1000;
+      last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);
     }
   }
   if (!news->last)

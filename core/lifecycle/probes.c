@@ -10,6 +10,7 @@
 
 /* When the core's own loop was so late, a missing answer says nothing about the module. */
 #define OWN_DELAY_MAX_MS 500
+#define SLOW_MS 1000 /* an answer that is later than this is worth a line */
 
 static void liveness_ask(void *argument);
 
@@ -37,6 +38,9 @@ static void liveness_answered(struct lifecycle_instance *instance, const struct 
     liveness_failed(instance);
     return;
   }
+  if (answered && took_ms > SLOW_MS)
+    log_event(LOG_WARN, "lifecycle", "a module's loop was held up", LOG_TEXT("module", instance->module->id),
+              LOG_INT("generation", instance->generation), LOG_INT("milliseconds", took_ms));
   if (!answered)
     log_event(LOG_WARN, "lifecycle", "no answer to a liveness probe", LOG_TEXT("module", instance->module->id),
               LOG_INT("generation", instance->generation), LOG_INT("in_a_row", instance->liveness_probe.failures));

@@ -117,8 +117,9 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   if (instance && module->pid && instance->generation != module->process_generation)
     instance = NULL;
   const char *held = module->hold == LIFECYCLE_HOLD_QUARANTINED ? lifecycle_state_name(LIFECYCLE_QUARANTINED)
-                     : module->hold == LIFECYCLE_HOLD_STOPPED && !module->pid ? lifecycle_state_name(LIFECYCLE_STOPPED)
-                                                                              : NULL;
+                     : module->hold == LIFECYCLE_HOLD_STOPPED && !module->pid && !lifecycle_module_is_alive(module)
+                         ? lifecycle_state_name(LIFECYCLE_STOPPED)
+                         : NULL;
   const char *state = held                    ? held
                       : instance              ? lifecycle_state_name(instance->state)
                       : module->pid           ? "starting"

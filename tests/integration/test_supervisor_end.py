@@ -150,6 +150,11 @@ def test_an_unknown_user_is_a_configuration_error():
         assert "no such user" in stack.log()
 
 
+# What may be asked of the kernel between a death and the next life, and while it becomes ready.
+RESTART_CALLS = {"clone", "close", "epoll_ctl", "epoll_wait", "getpid", "getrandom", "kill", "poll", "pwrite64", "read", "recvmsg",
+                 "rt_sigprocmask", "rt_sigreturn", "sendto", "unlink", "waitid", "write"}
+
+
 def test_lif_7_the_restart_path_allocates_nothing():
     if not shutil.which("strace") or os.geteuid() != 0:
         pytest.skip("needs strace and root")
@@ -172,3 +177,4 @@ def test_lif_7_the_restart_path_allocates_nothing():
         calls = re.findall(r"^(\w+)\(", trace.read_text(), re.MULTILINE)
         assert calls.count("clone") == 1 and calls.count("waitid") >= 1, calls
         assert not {"brk", "mmap", "munmap", "mremap", "fork", "vfork", "open", "openat"} & set(calls), calls
+        assert set(calls) <= RESTART_CALLS, " ".join(sorted(set(calls)))
