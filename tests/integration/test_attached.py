@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from harness import BIN, gateway as gateways
-from harness.attached import AttachedModule
+from harness.attached import AttachedModule, HEALTH_SERVING
 from harness.processes import Process, wait_until
 from harness.sanitizers import reports
 
@@ -186,3 +186,86 @@ def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
         time.sleep(2.5)  # longer than a round of dialling takes
         assert core.history("left") == seen
     module.path.unlink()
+
+
+class Leaving(AttachedModule):
+    """One that drains when it is told to, reports what is in flight, and ends when it is told to: without a supervisor."""
+
+    def __init__(self, *arguments, **options):
+        self.told, self.finish, self.alive = [], threading.Event(), True
+        super().__init__(*arguments, **options)
+
+    def service(self, details):
+        name = details.method.rpartition("/")[2]
+        answer = {"Drain": self.drain, "GetStats": self.stats, "Shutdown": self.shut_down}.get(name)
+        if name == "Check":
+            return grpc.unary_unary_rpc_method_handler(lambda *_: HEALTH_SERVING if self.alive else time.sleep(5) or b"")
+        return grpc.unary_unary_rpc_method_handler(lambda request, _: answer(request)) if answer else super().service(details)
+
+    def drain(self, data):
+        self.told.append(("drain", self.module.DrainRequest.FromString(data).deadline_ms))
+        self.finish.wait(20)
+        return self.module.DrainResponse(in_flight=0).SerializeToString()
+
+    def stats(self, _):
+        return self.module.ModuleStats(in_flight=0 if self.finish.is_set() else 3).SerializeToString()
+
+    def shut_down(self, _):
+        self.told.append("shutdown")
+        threading.Thread(target=self.server.stop, args=(0.1,)).start()
+        return b""
+
+
+def described(core, module_id):
+    return json.loads(core.ctl("module", "describe", module_id, "--output", "json"))
+
+
+def status_of(core, module_id):
+    processes = json.loads(core.ctl("status", "--output", "json"))["processes"]
+    return next(process for process in processes if process["id"] == module_id)
+
+
+@pytest.mark.parametrize("order,state", [("restart", "stopped"), ("stop", "stopped"), ("drain", "draining")])
+def test_lif_5_an_attached_module_drains_and_is_asked_to_end(core, order, state):
+    """The same states as under a supervisor; whoever started it starts it again."""
+    name = f"leaving-{order}"
+    with Leaving(core.run, name, "echo", ["auth"]) as module:
+        core.wait_ready(module)
+        core.ctl("module", order, name)
+        wait_until(lambda: status_of(core, name).get("inFlight") == 3, "the status to show what is in flight", 5, pause_s=0.05)
+        assert core.state(name) == "draining" and module.told == [("drain", 10000)]
+        module.finish.set()
+        wait_until(lambda: core.state(name) == state and "nothing in flight" in str(described(core, name)), "the end", 5, pause_s=0.05)
+        assert module.told[1:] == ([] if order == "drain" else ["shutdown"])
+        assert not described(core, name).get("deaths")
+    with AttachedModule(core.run, name, "echo", ["auth"]) as again:
+        if order == "stop":
+            time.sleep(0.5)
+            assert core.state(name) == "stopped"  # it came back by itself, and is not wanted
+            core.ctl("module", "start", name)
+        core.wait_ready(again)
+
+
+def test_lif_8_an_attached_module_that_keeps_going_is_not_dialled_any_more(core):
+    for _ in range(6):
+        with AttachedModule(core.run, "looping", "echo", ["auth"]) as module:
+            core.wait_ready(module)
+    wait_until(lambda: core.state("looping") == "quarantined", "the quarantine", 5, pause_s=0.05)
+    told = described(core, "looping")
+    assert {(death["kind"], death["cause"]) for death in told["deaths"]} == {("incident", "connection")}
+    with AttachedModule(core.run, "looping", "echo", ["auth"]) as module:
+        time.sleep(0.5)
+        assert module.initialized is None and core.state("looping") == "quarantined"
+        core.ctl("module", "release", "looping")
+        core.wait_ready(module)
+
+
+def test_lif_4_an_attached_module_that_hangs_gets_no_more_work(core):
+    with Leaving(core.run, "hanging", "echo", ["auth"]) as module:
+        core.wait_ready(module)
+        module.alive = False
+        wait_until(lambda: any("liveness probes" in step["cause"] for step in core.history("hanging")), "the probe to fail", 20, pause_s=0.1)
+        assert described(core, "hanging")["deaths"][0]["cause"] == "probe"
+        module.alive = True
+        core.wait_ready(module)
+        module.finish.set()
