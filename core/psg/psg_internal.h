@@ -36,8 +36,8 @@
 #define PSG_OBJECT_DEPTH_MAX 32
 #define PSG_UPDATE_MAX_BYTES (4u << 20)   /* a GraphUpdateEvent is closed when it is that long */
 #define PSG_PENDING_MAX_BYTES (32u << 20) /* events that wait for a failing store; later ones are lost, and counted */
-#define PSG_CHECKPOINT_OPERATIONS 20000u  /* graph operations between checkpoints; more for graphs with more nodes */
-#define PSG_CHECKPOINT_IDLE_SHARE 16u     /* a quiet moment: a checkpoint after a sixteenth of that already */
+#define PSG_CHECKPOINT_OPERATIONS 6000u   /* graph operations between checkpoints; more for graphs with more nodes */
+#define PSG_CHECKPOINT_IDLE_SHARE 6u      /* a quiet moment: a checkpoint after a sixth of that already */
 #define PSG_CHECKPOINT_IDLE_MS 200
 #define PSG_LOAD_WAIT_MS 250 /* what waits for the graph waits so long after the start of its load, then is refused */
 #define PSG_RUNS_MAX 16      /* traces of earlier runs that are kept */
