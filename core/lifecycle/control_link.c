@@ -290,16 +290,21 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
     snprintf(text, sizeof(text), "ended as ordered: %s", module->last_exit);
   else
     lifecycle_account_death(module, news->generation, death_cause(module, news), module->fault, text);
-  if (!module->instance && !ordered)
-    lifecycle_instance_imagine(module);
+  bool shown = module->instance && module->instance->generation == news->generation;
+  bool wanted_back = module->plan == LIFECYCLE_PLAN_RESTART; /* it left before it was told to end */
+  if (!shown && !ordered && !lifecycle_module_is_alive(module))
+    lifecycle_instance_imagine(module, LIFECYCLE_DISCOVERED); /* so that its end is in the history */
   if (module->instance && module->instance->generation == news->generation)
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, text);
   if (module->ordered_generation == news->generation)
     module->plan = LIFECYCLE_PLAN_NONE;
   if (!ordered)
     lifecycle_account_judge(module, text);
-  if (module->hold == LIFECYCLE_HOLD_NONE)
-    next_step_tell(module, news->next_step, news->delay_ms);
+  if (module->hold != LIFECYCLE_HOLD_NONE)
+    return;
+  next_step_tell(module, news->next_step, news->delay_ms);
+  if (wanted_back && news->next_step == supervisor_control_v1_NextStep_NEXT_STEP_DOWN)
+    lifecycle_control_start(lifecycle->control, module->id, NULL);
 }
 
 static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_control_v1_SpawnFailed *news) {
@@ -313,9 +318,11 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
   module->last_exit_at_ms = clock_wall_ms();
   log_event(LOG_ERROR, "lifecycle", "a module could not be started", LOG_TEXT("module", module->id),
             LOG_TEXT("error", news->error_name), LOG_TEXT("step", news->step));
-  if (!module->instance)
-    lifecycle_instance_imagine(module);
   lifecycle_account_death(module, news->generation, LIFECYCLE_DEATH_PROGRAM, module->fault, text);
+  if (!lifecycle_module_is_alive(module)) {
+    lifecycle_instance_imagine(module, LIFECYCLE_DISCOVERED);
+    lifecycle_instance_event(module->instance, LIFECYCLE_ON_EXITED, text);
+  }
   lifecycle_account_judge(module, text);
   if (module->hold == LIFECYCLE_HOLD_NONE)
     next_step_tell(module, news->next_step, news->delay_ms);

@@ -502,8 +502,8 @@ static struct lifecycle_instance *instance_make(struct lifecycle_module *module,
   return instance;
 }
 
-void lifecycle_instance_imagine(struct lifecycle_module *module) {
-  instance_make(module, LIFECYCLE_STOPPED, "");
+void lifecycle_instance_imagine(struct lifecycle_module *module, enum lifecycle_state state) {
+  instance_make(module, state, "");
 }
 
 void lifecycle_instance_attach(struct lifecycle_module *module) {

@@ -202,8 +202,8 @@ bool lifecycle_transition_lookup(enum lifecycle_state from, enum lifecycle_event
 
 /* instance.c */
 void lifecycle_instance_attach(struct lifecycle_module *module);
-/* For news of a module that never showed an instance: makes one that is stopped and cannot be reached. */
-void lifecycle_instance_imagine(struct lifecycle_module *module);
+/* For news of a process that never showed its socket: makes an instance in that state which cannot be reached. */
+void lifecycle_instance_imagine(struct lifecycle_module *module, enum lifecycle_state state);
 /* Calls the instance. done runs only while it can be reached and this call is the one it waits for. */
 typedef void lifecycle_answer(struct lifecycle_instance *instance, const struct core_rpc_result *result);
 void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle_call slot, const char *method,

@@ -32,6 +32,8 @@ static void liveness_failed(struct lifecycle_instance *instance) {
 static void liveness_answered(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
   const struct lifecycle_probe_config *config = &instance->module->config.liveness;
   int64_t took_ms = (clock_monotonic_us() - instance->liveness_asked_us) / 1000;
+  if (instance->state != LIFECYCLE_READY && instance->state != LIFECYCLE_DEGRADED)
+    return; /* it is told to end, which has deadlines of its own */
   bool answered = result->grpc_status == 0 || result->err.category != ERROR_CATEGORY_UNAVAILABLE;
   bool own_fault = !answered && took_ms > (int64_t)config->timeout_ms + OWN_DELAY_MAX_MS;
   if (!own_fault && lifecycle_probe_count(&instance->liveness_probe, config, answered) == LIFECYCLE_PROBE_FAILED) {

@@ -42,7 +42,7 @@ static bool row_restore(void *arg, const struct store_row *row) {
   char reason[LIFECYCLE_REASON_BYTES];
   snprintf(reason, sizeof(reason), "%.*s", (int)row->length, (const char *)row->value);
   lifecycle_hold_set(module, LIFECYCLE_HOLD_QUARANTINED, reason);
-  lifecycle_instance_imagine(module);
+  lifecycle_instance_imagine(module, LIFECYCLE_STOPPED);
   lifecycle_instance_event(module->instance, LIFECYCLE_ON_HELD, module->hold_reason);
   log_event(LOG_ERROR, "lifecycle", "a module is still quarantined", LOG_TEXT("module", module->id),
             LOG_TEXT("reason", module->hold_reason));
@@ -101,7 +101,7 @@ void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *rea
   if (module->instance && module->instance->channel) /* a newer one, which is not wanted any more */
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_REFUSED, reason);
   if (!module->instance)
-    lifecycle_instance_imagine(module);
+    lifecycle_instance_imagine(module, LIFECYCLE_STOPPED);
   lifecycle_instance_event(module->instance, LIFECYCLE_ON_HELD, module->hold_reason);
   row_write(module);
   log_event(LOG_ERROR, "lifecycle", "a module is quarantined: it stays down until `gatehouse module release`",

@@ -150,6 +150,8 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   warnings_fill(module, status);
   status->last_exit = text(module->last_exit);
   status->last_exit_at_ms = module->last_exit_at_ms;
+  status->degraded =
+      instance && instance->state == LIFECYCLE_READY && instance->readiness && instance->readiness->degraded;
   status->in_flight = instance && instance->channel ? instance->in_flight : 0;
   return status;
 }

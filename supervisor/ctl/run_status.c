@@ -27,8 +27,8 @@ static enum ctl_colour colour_of(const char *state) {
 /* Why it is not ready, if so; then how the instance before ended. */
 static void reason_write(const Core__Admin__V1__ProcessStatus *process, struct buf *target) {
   char ago[32];
-  bool reason =
-      process->reason[0] && !str_equal(process->state, "ready") && !str_equal(process->reason, process->last_exit);
+  bool told = process->degraded || !str_equal(process->state, "ready");
+  bool reason = process->reason[0] && told && !str_equal(process->reason, process->last_exit);
   if (reason)
     buf_append_text(target, process->reason);
   if (!process->last_exit[0])
