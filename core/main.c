@@ -261,6 +261,15 @@ static bool descriptor_read(const char *variable, int *fd, struct error *err) {
         (uint32_t)(module).probe_##kind##_failures, (uint32_t)(module).probe_##kind##_successes                        \
   }
 
+/* The supervisor asks for signs of life as systemd does; alone, the configuration says. */
+static uint32_t heartbeat_within_ms(const struct config *config) {
+  uint64_t interval_us;
+  const char *asked = getenv("WATCHDOG_USEC");
+  if (asked && str_parse_u64(asked, &interval_us) && interval_us / 1000 <= UINT32_MAX)
+    return (uint32_t)(interval_us / 1000);
+  return (uint32_t)config->core_watchdog_ms;
+}
+
 static bool open_lifecycle(struct core *core, struct error *err) {
   static const char *const levels[] = {"debug", "info", "warn", "error", "fatal"};
   const struct config *config = core->config;
@@ -293,7 +302,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .control_fd = control_fd,
       .watch_fd = watch_fd,
       .in_flight_max = (uint32_t)config->spi_in_flight,
-      .watchdog_ms = (uint32_t)config->core_watchdog_ms,
+      .watchdog_ms = heartbeat_within_ms(config),
       .modules = core->modules,
       .module_count = config->modules_count,
       .on_shutdown = on_supervisor_gone,

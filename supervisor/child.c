@@ -158,10 +158,12 @@ void child_proven(struct child *child) {
     return;
   child->ready = true;
   child->ready_us = clock_monotonic_us();
+  upward_news(child->supervisor);
 }
 
 static enum child_state do_ready(struct child *child) {
   child_proven(child);
+  child->alive_us = clock_monotonic_us();
   event_del(&child->timer);
   if (child->watchdog_ms > 0)
     timer_arm(child, child->watchdog_ms);
@@ -169,6 +171,7 @@ static enum child_state do_ready(struct child *child) {
 }
 
 static enum child_state do_feed(struct child *child) {
+  child->alive_us = clock_monotonic_us();
   if (child->watchdog_ms > 0)
     timer_arm(child, child->watchdog_ms);
   return CHILD_UP;
@@ -334,6 +337,7 @@ void child_hold(struct child *child, bool held, const char *reason, const char *
   child->held = held;
   bool plain = code[strspn(code, "abcdefghijklmnopqrstuvwxyz._")] == '\0'; /* it goes into JSON as it is */
   str_copy(child->hold_code, sizeof(child->hold_code), held && plain ? code : "");
+  upward_news(child->supervisor);
   str_copy(child->hold_reason, sizeof(child->hold_reason), held ? reason : "");
   if (held && child->state == CHILD_BACKOFF)
     child_happens(child, CHILD_EVENT_STOP);

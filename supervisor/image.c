@@ -133,8 +133,8 @@ static void add_common(struct supervisor *supervisor, struct child *child, size_
   add(image, count, base_asprintf("GATEHOUSE_RUN=%s", config->run_dir));
   add(image, count, base_asprintf("GATEHOUSE_LOG_LEVEL=%s", log_levels[config->log_level]));
   add(image, count, base_asprintf("NOTIFY_SOCKET=%s", supervisor->notify_path));
-  if (child->watchdog_ms > 0)
-    add(image, count, base_asprintf("WATCHDOG_USEC=%llu", (unsigned long long)child->watchdog_ms * 1000));
+  if (child->heartbeat_ms > 0)
+    add(image, count, base_asprintf("WATCHDOG_USEC=%llu", (unsigned long long)child->heartbeat_ms * 1000));
   image->generation_slot = add_slot(image, count, "GATEHOUSE_GENERATION");
 }
 
@@ -189,6 +189,9 @@ void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   child->start_timeout_ms = (uint32_t)config->core_start_timeout_ms;
   child->stop_grace_ms = (uint32_t)config->core_stop_grace_ms;
   child->watchdog_ms = (uint32_t)config->core_watchdog_ms;
+  child->heartbeat_ms = upward_heartbeat_ms(supervisor);
+  if (child->heartbeat_ms == 0 || (child->watchdog_ms > 0 && child->watchdog_ms < child->heartbeat_ms))
+    child->heartbeat_ms = child->watchdog_ms;
   image->path = image_program_find(config->core_binary);
   image->arguments = make_arguments("gatehouse-core", &config->core_args);
   image->directory = base_strdup(config->state_dir);
@@ -242,7 +245,7 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   child->start_watched = module->ready_by == CONFIG_READY_BY_NOTIFY;
   child->start_timeout_ms = (uint32_t)module->start_timeout_ms;
   child->stop_grace_ms = (uint32_t)module->stop_grace_ms;
-  child->watchdog_ms = (uint32_t)module->watchdog_ms;
+  child->watchdog_ms = child->heartbeat_ms = (uint32_t)module->watchdog_ms;
   image->path = image_program_find(module->binary);
   image->arguments = make_arguments(module->binary, &module->args);
   image->directory = base_asprintf("%s/modules/%s", config->run_dir, module->id);

@@ -1,8 +1,14 @@
-/* listeners.c: public sockets, bound once. A socket that a service manager hands to us (LISTEN_FDS, LISTEN_FDNAMES)
- * under the name of a configured listener is taken instead of binding one. An address that is still held by children of
- * a supervisor that was just killed is tried again for a moment. */
+/* listeners.c: public sockets, bound once. An address that is still held by children of a supervisor that was just
+ * killed is tried again for a moment.
+ *
+ * A socket that a service manager hands to us (LISTEN_FDS, LISTEN_FDNAMES) is taken over instead of binding one. It
+ * belongs to the listener of its name, which must then be configured for the address that it is bound to (any port,
+ * where port 0 is configured); without such a name, to the listener with exactly its address. One that belongs to none,
+ * is not a listening stream socket, or comes a second time is an error that names it: two descriptions of one door
+ * that differ are not to be guessed about. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +20,7 @@
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
 
-#define HANDED_MAX 64 /* descriptors that a service manager may hand to us */
+#define HANDED_FIRST 3 /* SD_LISTEN_FDS_START */
 #define BIND_TRIES 40
 #define BIND_PAUSE_US 50000
 
@@ -85,8 +91,10 @@ static bool bind_listener(struct listener *listener, struct error *err) {
     int error = errno;
     if (fd >= 0)
       close(fd);
-    return error_set(err, ERR_SUPERVISOR_LISTEN, "listener \"%s\" cannot be bound to %s port %lld: %s", config->name,
-                     config->address, (long long)config->port, strerrorname_np(error));
+    error_set(err, ERR_SUPERVISOR_LISTEN, "listener \"%s\" cannot be bound to %s port %lld: %s", config->name,
+              config->address, (long long)config->port, strerrorname_np(error));
+    errno = error; /* for ERRNO= upward */
+    return false;
   }
   listener->unlink_at_end = address.any.sa_family == AF_UNIX;
   listener->fd = spawn_descriptor_raise(fd);
@@ -108,40 +116,122 @@ static void read_address(struct listener *listener) {
   }
 }
 
-/* Takes a handed descriptor when its name is one of ours and it is a listening stream socket. */
-static bool adopt(const struct config *config, struct listener *listeners, const char *name, int fd) {
-  int listening = 0;
-  socklen_t length = sizeof(listening);
-  for (size_t i = 0; i < config->listeners_count; i++) {
-    if (!str_equal(config->listeners[i].name, name) || listeners[i].fd >= 0)
-      continue;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || !listening)
-      return false;
-    listeners[i].fd = spawn_descriptor_raise(fd);
-    return listeners[i].fd >= 0;
+/* ---- sockets that are handed to us ----------------------------------------------------------------------------------
+ */
+
+int handed_parse(const char *for_pid, const char *count_text, const char *names, pid_t self,
+                 struct handed handed[static HANDED_MAX], struct error *err) {
+  uint64_t pid, count;
+  if (!for_pid || !count_text)
+    return 0;
+  if (!str_parse_u64(for_pid, &pid) || !str_parse_u64(count_text, &count)) {
+    error_set(err, ERR_SUPERVISOR_HANDED, "LISTEN_PID or LISTEN_FDS is no number");
+    return -1;
   }
-  return false;
+  if (pid != (uint64_t)self)
+    return 0;
+  if (count > HANDED_MAX) {
+    error_set(err, ERR_SUPERVISOR_HANDED, "LISTEN_FDS says %llu sockets; %d are the most", (unsigned long long)count,
+              HANDED_MAX);
+    return -1;
+  }
+  for (int i = 0; i < (int)count; i++) {
+    handed[i] = (struct handed){.fd = HANDED_FIRST + i};
+    if (!names)
+      continue;
+    size_t part = strcspn(names, ":");
+    snprintf(handed[i].name, sizeof(handed[i].name), "%.*s", part < sizeof(handed[i].name) ? (int)part : 0, names);
+    names = names[part] ? names + part + 1 : NULL;
+  }
+  return (int)count;
 }
 
-static void adopt_all(const struct config *config, struct listener *listeners) {
-  uint64_t pid, count;
-  const char *names = getenv("LISTEN_FDNAMES");
-  if (!str_parse_u64(getenv("LISTEN_PID") ? getenv("LISTEN_PID") : "", &pid) || pid != (uint64_t)getpid() ||
-      !str_parse_u64(getenv("LISTEN_FDS") ? getenv("LISTEN_FDS") : "", &count))
-    return;
-  for (int fd = 3; (uint64_t)fd < 3 + count && fd < 3 + HANDED_MAX; fd++) {
-    char name[64] = "";
-    if (names) {
-      size_t part = strcspn(names, ":");
-      snprintf(name, sizeof(name), "%.*s", (int)part, names);
-      names = names[part] ? names + part + 1 : NULL;
-    }
-    if (adopt(config, listeners, name, fd))
-      continue;
-    log_event(LOG_WARN, "supervisor", "a socket that was handed to us has no listener in the configuration",
-              LOG_TEXT("name", name));
-    close(fd);
+static void show_address(const union address *address, char *target, size_t target_bytes) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address->any.sa_family == AF_INET) {
+    inet_ntop(AF_INET, &address->v4.sin_addr, text, sizeof(text));
+    snprintf(target, target_bytes, "%s port %u", text, (unsigned)ntohs(address->v4.sin_port));
+  } else if (address->any.sa_family == AF_INET6) {
+    inet_ntop(AF_INET6, &address->v6.sin6_addr, text, sizeof(text));
+    snprintf(target, target_bytes, "%s port %u", text, (unsigned)ntohs(address->v6.sin6_port));
+  } else {
+    str_copy(target, target_bytes, address->local.sun_path);
   }
+}
+
+static bool address_fits(const struct config_listener *config, const union address *bound) {
+  union address wanted;
+  make_address(config, &wanted);
+  if (wanted.any.sa_family != bound->any.sa_family)
+    return false;
+  switch (wanted.any.sa_family) {
+  case AF_INET:
+    return wanted.v4.sin_addr.s_addr == bound->v4.sin_addr.s_addr &&
+           (config->port == 0 || wanted.v4.sin_port == bound->v4.sin_port);
+  case AF_INET6:
+    return memcmp(&wanted.v6.sin6_addr, &bound->v6.sin6_addr, sizeof(wanted.v6.sin6_addr)) == 0 &&
+           (config->port == 0 || wanted.v6.sin6_port == bound->v6.sin6_port);
+  default:
+    return str_equal(wanted.local.sun_path, bound->local.sun_path);
+  }
+}
+
+/* Where a handed socket is bound. False: it is no listening stream socket of a family that we know. */
+static bool read_bound(int fd, union address *bound) {
+  int listening = 0, type = 0;
+  socklen_t length = sizeof(int);
+  memset(bound, 0, sizeof(*bound));
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || !listening ||
+      getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) != 0 || type != SOCK_STREAM)
+    return false;
+  length = sizeof(*bound) - 1; /* a path keeps its end */
+  return getsockname(fd, &bound->any, &length) == 0 &&
+         (bound->any.sa_family == AF_INET || bound->any.sa_family == AF_INET6 || bound->any.sa_family == AF_UNIX);
+}
+
+static struct listener *owner_of(struct listener *listeners, size_t count, const char *name,
+                                 const union address *bound) {
+  for (size_t i = 0; i < count; i++)
+    if (str_equal(listeners[i].config->name, name))
+      return &listeners[i];
+  for (size_t i = 0; i < count; i++)
+    if ((listeners[i].config->port != 0 || bound->any.sa_family == AF_UNIX) && address_fits(listeners[i].config, bound))
+      return &listeners[i];
+  return NULL;
+}
+
+static bool adopt(const struct handed *handed, struct listener *listeners, size_t count, struct error *err) {
+  union address bound;
+  char where[sizeof(bound.local.sun_path)];
+  if (!read_bound(handed->fd, &bound))
+    return error_set(err, ERR_SUPERVISOR_HANDED, "the socket \"%s\" (descriptor %d) does not listen for streams",
+                     handed->name, handed->fd);
+  show_address(&bound, where, sizeof(where));
+  struct listener *listener = owner_of(listeners, count, handed->name, &bound);
+  if (!listener)
+    return error_set(err, ERR_SUPERVISOR_HANDED,
+                     "the socket \"%s\" at %s has neither the name nor the address of a listener", handed->name, where);
+  if (listener->fd >= 0)
+    return error_set(err, ERR_SUPERVISOR_HANDED, "listener \"%s\" is handed two sockets; the second is at %s",
+                     listener->config->name, where);
+  if (!address_fits(listener->config, &bound))
+    return error_set(err, ERR_SUPERVISOR_HANDED,
+                     "the socket for listener \"%s\" is at %s, but %s port %lld is configured", listener->config->name,
+                     where, listener->config->address, (long long)listener->config->port);
+  int flags = fcntl(handed->fd, F_GETFL);
+  if (flags < 0 || fcntl(handed->fd, F_SETFL, flags | O_NONBLOCK) != 0)
+    return error_set(err, ERR_IO, "a socket that was handed over cannot be used: %s", strerrorname_np(errno));
+  listener->fd = spawn_descriptor_raise(handed->fd);
+  return listener->fd >= 0 || error_set(err, ERR_IO, "a descriptor cannot be kept: %s", strerrorname_np(errno));
+}
+
+static bool adopt_all(struct listener *listeners, size_t listener_count, struct error *err) {
+  struct handed handed[HANDED_MAX];
+  int count = handed_parse(getenv("LISTEN_PID"), getenv("LISTEN_FDS"), getenv("LISTEN_FDNAMES"), getpid(), handed, err);
+  for (int i = 0; i < count; i++)
+    if (!adopt(&handed[i], listeners, listener_count, err))
+      return false;
+  return count >= 0;
 }
 
 bool listeners_open(struct supervisor *supervisor, struct error *err) {
@@ -149,7 +239,8 @@ bool listeners_open(struct supervisor *supervisor, struct error *err) {
   struct listener *listeners = supervisor->listeners;
   for (size_t i = 0; i < config->listeners_count; i++)
     listeners[i] = (struct listener){.config = &config->listeners[i], .fd = -1, .supervisor = supervisor};
-  adopt_all(config, listeners);
+  if (!adopt_all(listeners, config->listeners_count, err))
+    return false;
   for (size_t i = 0; i < config->listeners_count; i++) {
     if (listeners[i].fd < 0 && !bind_listener(&listeners[i], err))
       return false;

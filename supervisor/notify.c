@@ -1,9 +1,6 @@
 /* notify.c: sd_notify. Downward: one datagram socket for all children; who speaks is told by the kernel
- * (SCM_CREDENTIALS), and only a child's main process of the living generation is heard. Upward: readiness, status and
- * watchdog for whoever started us. */
+ * (SCM_CREDENTIALS), and only a child's main process of the living generation is heard. Upward: upward.c. */
 #include <errno.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -118,21 +115,4 @@ void notify_close(struct supervisor *supervisor) {
     event_del(&supervisor->notify_event);
   close(supervisor->notify_fd);
   unlink(supervisor->notify_path);
-}
-
-void notify_upward(const char *text) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  const char *path = getenv("NOTIFY_SOCKET");
-  if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(address.sun_path))
-    return;
-  size_t length = strlen(path);
-  memcpy(address.sun_path, path, length);
-  if (path[0] == '@')
-    address.sun_path[0] = '\0';
-  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return;
-  sendto(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&address,
-         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
-  close(fd);
 }

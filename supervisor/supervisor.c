@@ -53,9 +53,9 @@ void supervisor_stop(struct supervisor *supervisor, int exit_status, const char 
     return;
   }
   log_event(LOG_INFO, "supervisor", "stopping", LOG_TEXT("reason", reason));
-  notify_upward("STOPPING=1");
   supervisor->phase = SUPERVISOR_STOPPING_MODULES;
   supervisor->exit_status = exit_status;
+  upward_stopping(supervisor, reason);
   for (size_t i = 1; i < supervisor->child_count; i++)
     child_stop(&supervisor->children[i], 0, false);
   stop_further(supervisor);
@@ -81,14 +81,14 @@ static void collect_strays(struct supervisor *supervisor) {
 void supervisor_child_spawned(struct child *child) {
   log_event(LOG_INFO, "supervisor", "started", LOG_TEXT("module", child->id), LOG_INT("generation", child->generation),
             LOG_INT("pid", child->pid), LOG_INT("starts", child->starts));
+  upward_news(child->supervisor);
   link_say_spawned(child->supervisor, child);
 }
 
 void supervisor_child_notified(struct child *child) {
   log_event(LOG_INFO, "supervisor", child->ready ? "ready" : "status", LOG_TEXT("module", child->id),
             LOG_INT("generation", child->generation), LOG_TEXT("status", child->status));
-  if (child->is_core && child->ready)
-    notify_upward("READY=1\nSTATUS=serving");
+  upward_news(child->supervisor);
   link_say_notified(child->supervisor, child);
 }
 
@@ -116,14 +116,13 @@ void supervisor_child_died(struct child *child, const struct child_death *death)
   log_death(child, death);
   link_say_death(supervisor, child, death);
   collect_strays(supervisor);
+  upward_news(supervisor);
   if (!child->is_core || supervisor->phase != SUPERVISOR_RUNNING)
     return;
   if (core_gives_up(death))
     supervisor_stop(supervisor, death->status, "the core gave up");
   else if (death->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_SPAWN && child->starts == 1)
     supervisor_stop(supervisor, EXIT_STATUS_ENVIRONMENT, "the core's program cannot be executed");
-  else
-    notify_upward("STATUS=the core is down; it is being started again");
 }
 
 void supervisor_child_settled(struct child *child) {
@@ -162,26 +161,6 @@ static void catch_signals(struct supervisor *supervisor) {
     evsignal_assign(&supervisor->signal_events[i], supervisor->base, caught[i].number, caught[i].call, supervisor);
     evsignal_add(&supervisor->signal_events[i], NULL);
   }
-}
-
-/* Whoever started us may watch us: half the time that it gave. */
-static void on_watchdog(evutil_socket_t fd, short what, void *context) {
-  (void)fd;
-  (void)what;
-  (void)context;
-  notify_upward("WATCHDOG=1");
-}
-
-static void feed_watchdog(struct supervisor *supervisor) {
-  uint64_t watchdog_us, pid;
-  const char *text = getenv("WATCHDOG_USEC"), *for_pid = getenv("WATCHDOG_PID");
-  event_assign(&supervisor->watchdog_event, supervisor->base, -1, EV_PERSIST, on_watchdog, supervisor);
-  if (!text || !str_parse_u64(text, &watchdog_us) || watchdog_us < 2000 || watchdog_us > UINT32_MAX ||
-      (for_pid && (!str_parse_u64(for_pid, &pid) || pid != (uint64_t)getpid())))
-    return;
-  struct timeval half = {.tv_sec = (time_t)(watchdog_us / 2000000),
-                         .tv_usec = (suseconds_t)(watchdog_us / 2 % 1000000)};
-  event_add(&supervisor->watchdog_event, &half);
 }
 
 /* ---- starting -------------------------------------------------------------------------------------------------------
@@ -252,8 +231,7 @@ static void release(struct supervisor *supervisor) {
   for (size_t i = 0; i < sizeof(supervisor->signal_events) / sizeof(supervisor->signal_events[0]); i++)
     if (event_initialized(&supervisor->signal_events[i]))
       event_del(&supervisor->signal_events[i]);
-  if (event_initialized(&supervisor->watchdog_event))
-    event_del(&supervisor->watchdog_event);
+  upward_close(supervisor);
   if (supervisor->base)
     event_base_free(supervisor->base);
   if (supervisor->null_fd >= 0)
@@ -267,14 +245,19 @@ int supervisor_run(const struct config *config, const struct config_source *sour
   struct supervisor supervisor = {
       .config = config, .source = source, .lock_fd = -1, .null_fd = -1, .notify_fd = -1, .exit_status = EXIT_STATUS_OK};
   struct error err = {0};
+  upward_open(&supervisor);
   link_init(&supervisor);
   refusals_init(&supervisor);
   if (!prepare(&supervisor, &err)) {
+    int error = error_is(&err, ERR_SUPERVISOR_LISTEN) ? errno : 0;
     log_fatal("the gateway cannot be started", &err);
-    supervisor.exit_status = error_is(&err, ERR_CONFIG_VALUE) ? EXIT_STATUS_USAGE : EXIT_STATUS_ENVIRONMENT;
+    supervisor.exit_status = error_is(&err, ERR_CONFIG_VALUE) || error_is(&err, ERR_SUPERVISOR_HANDED)
+                                 ? EXIT_STATUS_USAGE
+                                 : EXIT_STATUS_ENVIRONMENT;
+    upward_failed(&supervisor, &err, error);
   } else {
     catch_signals(&supervisor);
-    feed_watchdog(&supervisor);
+    upward_watch(&supervisor);
     supervisor_check(config);
     if (start_children(&supervisor, &err)) {
       if (supervisor.phase == SUPERVISOR_RUNNING || supervisor.children[0].state != CHILD_DOWN)
@@ -283,6 +266,7 @@ int supervisor_run(const struct config *config, const struct config_source *sour
     } else {
       log_fatal("the gateway cannot be started", &err);
       supervisor.exit_status = EXIT_STATUS_ENVIRONMENT;
+      upward_failed(&supervisor, &err, 0);
     }
   }
   release(&supervisor);

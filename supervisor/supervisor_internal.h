@@ -5,6 +5,8 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "sdk/base/id.h"
 #include "sdk/control/control.h"
@@ -73,6 +75,7 @@ struct child {
   unsigned starts, deaths;
   bool ready;          /* it said so in this life, or the core did */
   int64_t ready_us;    /* since when */
+  int64_t alive_us;    /* its last sign of life after it was up */
   bool restart_wanted; /* start again when the stop is done */
   bool held;
   char hold_reason[CHILD_TEXT_BYTES], hold_code[CHILD_CODE_BYTES], status[CHILD_TEXT_BYTES];
@@ -84,6 +87,7 @@ struct child {
   unsigned restart;   /* enum config_restart */
   bool start_watched; /* kill it when it is not ready in time */
   uint32_t start_timeout_ms, stop_grace_ms, watchdog_ms;
+  uint32_t heartbeat_ms; /* it is asked for a sign of life this often, also where none is enforced; 0: it is not */
 
   struct words words;
   struct words_kept last_words; /* of the life before */
@@ -134,9 +138,22 @@ struct listener {
   const char *family, *code; /* of the module that is held; borrowed */
 };
 
-/* Takes what LISTEN_FDS hands to us by name, binds the rest. */
+/* Takes what LISTEN_FDS hands to us, binds the rest. */
 bool listeners_open(struct supervisor *supervisor, struct error *err);
 void listeners_close(struct listener *listeners, size_t count);
+
+/* One socket that a service manager handed to us. */
+struct handed {
+  int fd;
+  char name[64]; /* of LISTEN_FDNAMES; "" when it has none */
+};
+
+#define HANDED_MAX 64
+
+/* What LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES say (sd_listen_fds(3)): -1 with ERR_SUPERVISOR_HANDED, else how many.
+ * 0: nothing is for this process. */
+int handed_parse(const char *for_pid, const char *count, const char *names, pid_t self,
+                 struct handed handed[static HANDED_MAX], struct error *err);
 
 /* ---- refusals.c: answers for modules that are held down -------------------------------------------------------------
  */
@@ -166,7 +183,7 @@ bool rundir_config_write(struct supervisor *supervisor, struct error *err);
 /* The next generation, remembered in the lock file so that a later supervisor goes on from there. */
 uint64_t rundir_generation_next(struct supervisor *supervisor);
 
-/* ---- notify.c: sd_notify, both ways ---------------------------------------------------------------------------------
+/* ---- notify.c: sd_notify of children --------------------------------------------------------------------------------
  */
 
 struct notify_news {
@@ -177,8 +194,46 @@ struct notify_news {
 void notify_parse(const char *data, size_t length, struct notify_news *news);
 bool notify_open(struct supervisor *supervisor, struct error *err);
 void notify_close(struct supervisor *supervisor);
-/* Tells whoever started us; does nothing without NOTIFY_SOCKET. */
-void notify_upward(const char *text);
+
+/* ---- upward.c: sd_notify to whoever started us ----------------------------------------------------------------------
+ */
+
+#define UPWARD_STATUS_BYTES 256
+
+struct upward {
+  int fd; /* -1: nobody wants to know */
+  struct sockaddr_un address;
+  socklen_t length;
+  uint64_t watchdog_us;  /* within which whoever watches us wants a sign of life; 0: nobody does */
+  bool announced;        /* READY=1 was said */
+  bool patience_is_over; /* READY=1 waits for no module any more */
+  bool core_was_silent;  /* at the last ping that was due */
+  char status[UPWARD_STATUS_BYTES];
+  struct event news_event, patience_event, watchdog_event;
+};
+
+/* Address of a NOTIFY_SOCKET. False: it is neither a path nor an abstract name, or too long. */
+bool upward_address(const char *text, struct sockaddr_un *address, socklen_t *length);
+/* The interval in microseconds that WATCHDOG_USEC and WATCHDOG_PID ask of this process; 0: none. */
+uint64_t upward_watchdog_us(const char *interval_us, const char *for_pid, pid_t self);
+/* What is served, in one line. */
+void upward_status_write(const struct supervisor *supervisor, char *target, size_t target_bytes);
+/* Whether the core has given a sign of life lately, or is not yet to give one. */
+bool upward_core_is_alive(const struct supervisor *supervisor, int64_t now_us);
+/* How often the core has to give one for that; 0: nobody watches us. */
+uint32_t upward_heartbeat_ms(const struct supervisor *supervisor);
+
+/* Reads the environment; before children are prepared. Its events: once the loop is there. */
+void upward_open(struct supervisor *supervisor);
+void upward_watch(struct supervisor *supervisor);
+void upward_close(struct supervisor *supervisor);
+/* Something about what is served may have changed. Told after this turn of the loop. */
+void upward_news(struct supervisor *supervisor);
+void upward_stopping(struct supervisor *supervisor, const char *reason);
+/* The start failed; error: the errno of it, 0: none. supervisor->exit_status is set. */
+void upward_failed(struct supervisor *supervisor, const struct error *err, int error);
+void upward_reload_begins(struct supervisor *supervisor);
+void upward_reload_ends(struct supervisor *supervisor, const char *outcome);
 
 /* ---- link.c: the control channel to the core ------------------------------------------------------------------------
  */
@@ -223,7 +278,8 @@ struct supervisor {
   size_t child_count;
   struct link link;
   struct refused refused[REFUSED_MAX];
-  struct event notify_event, watchdog_event, signal_events[4];
+  struct upward upward;
+  struct event notify_event, signal_events[4];
 };
 
 struct child *supervisor_child_find(struct supervisor *supervisor, const char *id);

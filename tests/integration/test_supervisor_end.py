@@ -96,7 +96,7 @@ def test_readiness_goes_upward():
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as above:
         above.bind(f"{directory}/above")
         above.settimeout(20)
-        with Stack([], env={"NOTIFY_SOCKET": f"{directory}/above", "WATCHDOG_USEC": "100000"}) as stack:
+        with Stack([], env={"NOTIFY_SOCKET": f"{directory}/above", "WATCHDOG_USEC": "1000000"}) as stack:
             stack.core()
             seen = set()
             while not {"READY=1\nSTATUS=serving", "WATCHDOG=1"} <= seen:

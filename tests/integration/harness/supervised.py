@@ -83,23 +83,43 @@ class Core:
             return True
 
 
+# Hands sockets over as systemd does: argv is the descriptors, then the command. LISTEN_PID is the number that stays through exec.
+HAND_OVER = """
+import fcntl, os, sys
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1].split(",")]
+for number, fd in enumerate(fds, 3):
+    os.dup2(fd, number, inheritable=True)
+    os.close(fd)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 class Stack:
-    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=()):
+    """handed: (name, socket) pairs that a service manager would hand over. listeners: names, or their configuration."""
+
+    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=(), handed=()):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
-        self.run = self.directory / "run"
+        self.run, self.cores = self.directory / "run", []
         self.core_listener = socket.socket(socket.AF_UNIX)
         self.core_listener.bind(str(self.directory / "core.sock"))
         self.core_listener.listen()
         self.core_listener.settimeout(20)
         config = {"version": 1, "run_dir": str(self.run), "state_dir": str(self.directory / "state"),
                   "core": {"binary": str(FAKE_CORE), "args": [str(self.directory / "core.sock")], **(core or {})},
-                  "listeners": [{"name": name, "port": 0} for name in listeners],
+                  "listeners": [{"name": item, "port": 0} if isinstance(item, str) else item for item in listeners],
                   "modules": [{"binary": str(CHILD), **module} for module in modules]}
         self.config = self.directory / "gatehouse.yaml"
         self.config.write_text(json.dumps(config))  # JSON is YAML
         self.arguments = [SUPERVISOR, "--config", self.config] + [x for s in sets for x in ("--set", s)]
         self.env = {**{k: v for k, v in os.environ.items() if not k.startswith("GATEHOUSE_")}, **(env or {})}
-        self.process = Process("supervisor", self.arguments, self.directory, env=self.env)
+        options = {}
+        if handed:
+            numbers = [str(item.fileno()) for _, item in handed]
+            self.arguments = ["/usr/bin/python3", "-c", HAND_OVER, ",".join(numbers), *self.arguments]
+            self.env |= {"LISTEN_FDS": str(len(handed)), "LISTEN_FDNAMES": ":".join(name for name, _ in handed)}
+            options["pass_fds"] = [item.fileno() for _, item in handed]
+        self.process = Process("supervisor", self.arguments, self.directory, env=self.env, **options)
 
     def __enter__(self):
         return self
@@ -109,11 +129,14 @@ class Stack:
             self.process.child.kill()
             self.process.child.wait()
         self.core_listener.close()
+        for core in self.cores:
+            core.connection.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def core(self, ready=True):
         """The next core that connects, greeted."""
         core = Core(self.core_listener.accept()[0])
+        self.cores.append(core)  # or its connection would end with the test's last mention of it
         core.hello = core.until("Hello")
         core.modules = {}
         for _ in range(core.hello["module_count"]):
