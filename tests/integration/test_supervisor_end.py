@@ -97,10 +97,18 @@ def test_readiness_goes_upward():
         above.bind(f"{directory}/above")
         above.settimeout(20)
         with Stack([], env={"NOTIFY_SOCKET": f"{directory}/above", "WATCHDOG_USEC": "1000000"}) as stack:
-            stack.core()
-            seen = set()
-            while not {"READY=1\nSTATUS=serving", "WATCHDOG=1"} <= seen:
-                seen.add(above.recv(4096).decode())
+            core = stack.core()
+            assert above.recv(4096) == b"STATUS=starting: the core is being started"
+            assert above.recv(4096) == b"READY=1\nSTATUS=serving"
+            core.order("heartbeat")
+            above.settimeout(0.1)
+            for _ in range(200):
+                try:
+                    assert above.recv(4096) == b"WATCHDOG=1"
+                    return
+                except TimeoutError:
+                    core.order("heartbeat")
+            raise AssertionError("no sign of life")
 
 
 def test_a_notification_of_a_stranger_is_not_heard():
