@@ -159,9 +159,9 @@ def test_a_death_by_its_memory_limit_is_told_by_cause():
         assert core.until("Exited")["cause"] == MEMORY
 
 
-@pytest.mark.parametrize("steps,signal_number", [(["sleep"], signal.SIGABRT), (["deaf_to_abort", "sleep"], signal.SIGKILL)])
+@pytest.mark.parametrize("steps,signal_number", [([], signal.SIGABRT), (["deaf_to_abort"], signal.SIGKILL)])
 def test_a_process_that_hangs_may_write_where_and_is_killed_half_a_second_later(steps, signal_number):
-    with Stack([module("web", "ready", *steps)]) as stack:
+    with Stack([module("web", *steps, "ready", "sleep")]) as stack:
         core = stack.core()
         spawned = core.start("web")
         core.until("Notified")
@@ -170,7 +170,7 @@ def test_a_process_that_hangs_may_write_where_and_is_killed_half_a_second_later(
         core.order(f"trace web {spawned['generation']}")
         exited = core.until("Exited")
         assert exited["cause"] == KILLED and exited["signal"] == signal_number and exited["next_step"] == NOW
-        assert (time.monotonic() - begin > 0.4) == (signal_number == signal.SIGKILL)
+        assert signal_number == signal.SIGABRT or time.monotonic() - begin >= 0.45
 
 
 def test_a_crash_leaves_last_words():
