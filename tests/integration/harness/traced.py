@@ -6,6 +6,7 @@ import shutil
 from .processes import wait_until
 
 LINE = re.compile(r"^(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$")
+STARTS = ("clone", "clone3", "fork", "vfork")
 STRACE = shutil.which("strace")
 
 
@@ -16,29 +17,35 @@ def command(path):
 
 def wait_written(path, pid):
     """Until the end of process `pid`, which was the first, is written."""
-    wait_until(lambda: f"\n{pid} +++ exited" in path.read_text(errors="replace")[-4000:], "strace to be done")
+    end = re.compile(rf"^{pid} +\+\+\+ exited", re.M)
+    wait_until(lambda: end.search(path.read_text(errors="replace")[-20000:]), "strace to be done")
+
+
+def lines_of(path):
+    """(pid, name of the call that begins or None, name of the call that ends or None, the rest of the line)."""
+    for line in path.read_text(errors="replace").splitlines():
+        match = LINE.match(line)
+        if match:
+            pid, resumed, name, rest = match.groups()
+            ends = resumed or (None if rest.endswith("<unfinished ...>") else name)
+            yield pid, name, ends, rest
 
 
 def calls(path):
-    """{program: {name of a call}}: from the moment after its execve. A worker of a program (gatehouse-rest --filter-worker) counts as a
-    program of its own; what a process does between fork and exec counts for the program that forked, the supervisor's excepted."""
-    program, found, pending = {}, collections.defaultdict(set), {}
-    for line in path.read_text(errors="replace").splitlines():
-        match = LINE.match(line)
-        if not match:
-            continue
-        pid, resumed, name, rest = match.groups()
+    """{program: {name of a call: a line that made it}}. From an execve on, calls count for the new program; what a process does before
+    its first one counts for the program that started it."""
+    parents = {}
+    for pid, _, ends, rest in lines_of(path):
+        child = re.search(r"= (\d+)$", rest) if ends in STARTS else None
+        if child:
+            parents[child.group(1)] = pid
+    program, asked, found = {}, {}, collections.defaultdict(dict)
+    for pid, name, ends, rest in lines_of(path):
+        program.setdefault(pid, program.get(parents.get(pid), ""))
         if name == "execve":
-            file, arguments = re.match(r'"([^"]*)"\.*, \[(.*?)\]', rest).groups() if rest.startswith('"') else ("", "")
-            pending[pid] = file.rpartition("/")[2] + (" worker" if arguments.count(",") == 1 and "rest" in file else "")
-        if (name or resumed) == "execve":
-            if pid in pending and re.search(r"= 0$", rest):
-                program[pid] = pending.pop(pid)
-            continue
-        if name in ("clone", "clone3", "fork", "vfork") or resumed in ("clone", "clone3", "fork", "vfork"):
-            child = re.search(r"= (\d+)$", rest)
-            if child and pid in program:
-                program.setdefault(child.group(1), program[pid])
-        if name and pid in program:
-            found[program[pid]].add(name)
+            asked[pid] = re.match(r'"([^"]*)"', rest).group(1).rpartition("/")[2]
+        if name:
+            found[program[pid]].setdefault(name, f"{name}({rest}")
+        if ends == "execve" and rest.endswith("= 0"):
+            program[pid] = asked[pid]
     return dict(found)

@@ -65,6 +65,7 @@ def catalog(worldclock_port, notes_port, tls_port):
                       {"responseFilter": "[range(1e9)] | length"}),
                  tool("by_name", f"http://localhost:{worldclock_port}/healthz", loopback),
                  tool("over_tls", f"https://localhost:{tls_port}/", loopback),
+                 tool("by_hosts_name", f"http://{socket.gethostname()}:{worldclock_port}/healthz", loopback),
                  tool("nowhere", "http://127.0.0.1:1/", loopback),
                  json.dumps({"kind": "Gateway", "metadata": {"name": "tls", "visibility": "public", "owner": gateways.ADMIN},
                              "spec": {"url": f"https://localhost:{tls_port}/mcp", "egress": {"allow": loopback}}})]
@@ -90,7 +91,7 @@ def run(gateway, text):
         assert mcp.call("word_count", {"text": "a b"}).result
         assert mcp.call("filtered").result["content"]
         mcp.call("by_name")
-        for name in ("endless", "over_tls", "nowhere"):
+        for name in ("endless", "over_tls", "by_hosts_name", "nowhere"):
             mcp.call(name)
         mcp.call("word_count", {"text": "a b " * 200000})
     with LegacyMcp(gateway.mcp_url, token) as mcp, Connection(gateway.mcp_url) as stream:

@@ -1,0 +1,89 @@
+"""The tables of the sandbox are minimal (LIF-14): each module kind runs its workload under strace; what it calls is compared with
+supervisor/sandbox_calls.def. A call that is not in the table fails, and so does an entry that nothing makes and nothing explains."""
+import re
+
+import pytest
+
+from harness import ROOT, gateway as gateways, traced, workload
+from harness.sanitizers import sanitized
+
+TABLE = ROOT / "supervisor" / "sandbox_calls.def"
+ENTRY = re.compile(r'^CALL\((\w+), ([A-Z |]+), (\w+), "(.*)"\)$', re.M)
+GROUPS = {"B": "MRC", "A": "MRCGS"}
+# program -> profile. /proc/self/exe is the worker of gatehouse-rest, which starts in the same sandbox.
+KINDS = {"gatehouse-mcp": "M", "gatehouse-rest": "R", "gatehouse-console": "C"}
+ASIDE = {"gatehouse-rest": ("exe",)}
+
+pytestmark = [pytest.mark.skipif(not traced.STRACE, reason="strace is not installed"),
+              pytest.mark.skipif(sanitized(), reason="a build with sanitizers makes calls of its own"),
+              pytest.mark.skipif(gateways.missing() is not None, reason=str(gateways.missing()))]
+
+
+def table(profile):
+    """{call: (condition, reason)} of a profile."""
+    found = {}
+    for name, profiles, condition, reason in ENTRY.findall(TABLE.read_text()):
+        letters = "".join(GROUPS.get(letter.strip(), letter.strip()) for letter in profiles.split("|"))
+        if profile in letters:
+            found[name] = (condition, reason)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(worldclock, notes, tmp_path_factory):
+    """{program: {call: line}} of one run of the workload."""
+    directory = tmp_path_factory.mktemp("traced")
+    path, tls = directory / "calls", workload.TlsServer(directory)
+    try:
+        with gateways.Gateway(workload.configuration(), under=traced.command(path)) as started:
+            pid = started.process.pid
+            workload.run(started, workload.catalog(worldclock.port, notes.port, tls.port))
+        traced.wait_written(path, pid)
+    finally:
+        tls.close()
+    return traced.calls(path)
+
+
+def test_every_line_of_the_table_is_understood():
+    lines = [line for line in TABLE.read_text().splitlines() if line.startswith("CALL(")]
+    assert len(lines) == len(ENTRY.findall(TABLE.read_text())) > 100
+
+
+def of(made, program):
+    together = dict(made[program])
+    for other in ASIDE.get(program, ()):
+        together.update({name: line for name, line in made[other].items() if name not in together})
+    return together
+
+
+@pytest.mark.parametrize("program", KINDS)
+def test_no_call_that_is_needed_is_missing(made, program):
+    allowed = table(KINDS[program])
+    missing = {name: line for name, line in of(made, program).items() if name not in allowed or allowed[name][0] == "KILL"}
+    assert not missing, f"{program} is refused: {missing}"
+
+
+@pytest.mark.parametrize("program", KINDS)
+def test_no_call_is_allowed_without_use_or_reason(made, program):
+    used = of(made, program)
+    idle = [name for name, (condition, reason) in table(KINDS[program]).items() if name not in used and not reason and condition not in ("KILL", "ABSENT")]
+    assert not idle, f"{program} never makes these, and no reason is written: {idle}"
+
+
+@pytest.mark.parametrize(("profile", "removed"), [("M", "connect"), ("C", "getpeername")])
+def test_the_comparison_would_notice(made, profile, removed):
+    """An entry too few and one too many are both seen."""
+    program = next(name for name, kind in KINDS.items() if kind == profile)
+    assert removed in of(made, program) and removed in table(profile)
+    assert "mkdir" not in of(made, program) and "mkdir" not in table(profile)
+
+
+def test_the_calls_of_a_module_in_c_fit_the_generic_profile(made):
+    missing = set(of(made, "gatehouse-hello")) - set(table("G"))
+    assert not missing, missing
+
+
+def test_the_filter_that_runs_is_the_table(made):
+    """The programs above ran with it: nothing that they asked for was refused but what they try and do without."""
+    refused = {line for program in KINDS for line in of(made, program).values() if re.search(r"= -1 EPERM", line)}
+    assert not refused, refused
