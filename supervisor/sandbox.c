@@ -245,7 +245,8 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_cgroup_prepare(sandbox, wish);
   sandbox->oom_first = access("/proc/self/oom_score_adj", W_OK) == 0;
   sandbox_note(sandbox, SANDBOX_OOM_FIRST, sandbox->oom_first ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
-               sandbox->oom_first ? "ended before core and supervisor when memory is short" : "/proc is not there");
+               sandbox->oom_first ? "ended before core and supervisor when memory is short"
+                                  : "only root may say so here");
   sandbox_note(sandbox, SANDBOX_ENVIRONMENT, SANDBOX_IN_FORCE, "nothing is inherited");
   sandbox_note(sandbox, SANDBOX_DESCRIPTORS, SANDBOX_IN_FORCE, "0, 1, 2 and the named listeners");
   bool ours = sandbox->profile <= SANDBOX_CONSOLE;
