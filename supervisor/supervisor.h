@@ -9,7 +9,9 @@
  * Stop, Kill or Restart; all of them name the generation, and a stale one changes nothing.
  *  3. SIGTERM, SIGINT or the core's Shutdown: every module is stopped (SIGTERM, its grace, SIGKILL), then the core,
  * then the supervisor leaves with 0. A second signal skips the grace.
- *  4. Public listeners are bound once, here, and outlive every module. Children die with the supervisor.
+ *  4. Public listeners are bound once, here, and outlive every module. Children die with the supervisor. Clients of a
+ *     module that is held down are answered with a fixed text; what they send is thrown away unread (refusals.c).
+ *  5. What is killed for hanging gets SIGABRT first and half a second to write where it was.
  *
  * One thread, one libevent loop. After the start nothing is allocated on the way from a death to the new process:
  * images, events, rings and messages are made before. Exit statuses: exit_codes.def. Logs: JSON lines on stderr. Fails
