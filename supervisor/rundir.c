@@ -10,6 +10,7 @@
  *   <state>/                   0700  the core's */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,10 +114,23 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
   return true;
 }
 
+/* A supervisor that was killed while it wrote the file left a part of it under another name. */
+static void config_remnants_remove(const char *path) {
+  char *pattern = base_asprintf("%s.??????", path);
+  glob_t found;
+  if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
+    for (size_t i = 0; i < found.gl_pathc; i++)
+      unlink(found.gl_pathv[i]);
+    globfree(&found);
+  }
+  base_free(pattern);
+}
+
 bool rundir_config_write(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   const struct spawn_image *core = &supervisor->children[0].image;
   char *path = base_asprintf("%s/core/gatehouse.yaml", config->run_dir);
+  config_remnants_remove(path);
   bool ok = io_write_file_atomic(path, config->contents, config->contents_length, 0600, err) &&
             (geteuid() != 0 || chown(path, core->user, core->group) == 0 ||
              error_set(err, ERR_SUPERVISOR_DIRECTORY, "the configuration cannot be handed to the core"));

@@ -273,6 +273,11 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
   char text[LIFECYCLE_REASON_BYTES];
   if (!module)
     return;
+  if (news->generation < module->process_generation) {
+    log_event(LOG_WARN, "lifecycle", "news of the end of a past generation was dropped", LOG_TEXT("module", module->id),
+              LOG_INT("generation", news->generation));
+    return;
+  }
   exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
   module->last_exit_at_ms = clock_wall_ms();
   last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);

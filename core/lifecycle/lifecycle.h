@@ -41,7 +41,7 @@ const char *lifecycle_state_name(enum lifecycle_state state);
 /* Phases as bits, for the SPI's allow-list. */
 enum lifecycle_phase {
   LIFECYCLE_PHASE_INITIALIZING = 1, /* initialized, not ready yet: may prove its deny path, read its configuration */
-  LIFECYCLE_PHASE_SERVING = 2,      /* ready or degraded */
+  LIFECYCLE_PHASE_SERVING = 2,      /* ready or degraded; also warming, once its deny path is proven */
   LIFECYCLE_PHASE_DRAINING = 4,
 };
 

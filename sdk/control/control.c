@@ -6,6 +6,7 @@
 #include <pb_common.h>
 #include <pb_decode.h>
 #include <pb_encode.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -147,6 +148,12 @@ enum control_result control_send(int fd, const struct control_message *message, 
   return CONTROL_BAD;
 }
 
+/* An empty packet reads like the end of file; only the end hangs up. */
+static bool is_hung_up(int fd) {
+  struct pollfd look = {.fd = fd, .events = POLLRDHUP};
+  return poll(&look, 1, 0) < 0 || (look.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
 enum control_result control_receive(int fd, enum control_sender sender, struct control_message *message,
                                     struct error *err) {
   uint8_t packet[CONTROL_PACKET_BYTES_MAX];
@@ -158,7 +165,11 @@ enum control_result control_receive(int fd, enum control_sender sender, struct c
   while (received < 0 && errno == EINTR);
   if (received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
     return CONTROL_AGAIN;
-  if (received <= 0) /* a valid message is never empty, so 0 is end of file */
+  if (received == 0 && !is_hung_up(fd)) {
+    refuse(message, err, "the control packet is empty");
+    return CONTROL_BAD;
+  }
+  if (received <= 0)
     return CONTROL_CLOSED;
   if (header.msg_flags & MSG_TRUNC) {
     refuse(message, err, "the control packet is too large");

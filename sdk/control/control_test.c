@@ -40,6 +40,21 @@ START_TEST(a_message_survives_the_channel) {
 }
 END_TEST
 
+START_TEST(an_empty_packet_is_bad_and_not_the_end) {
+  int ends[2];
+  struct error err;
+  ck_assert(control_channel_open(ends, &err));
+  struct control_message sent = exited_message(), got;
+  ck_assert_int_eq(send(ends[0], "", 0, MSG_NOSIGNAL), 0);
+  ck_assert_int_eq(control_send(ends[0], &sent, &err), CONTROL_DONE);
+  ck_assert_int_eq(control_receive(ends[1], CONTROL_FROM_SUPERVISOR, &got, &err), CONTROL_BAD);
+  ck_assert(error_is(&err, ERR_CONTROL_MALFORMED));
+  ck_assert_int_eq(control_receive(ends[1], CONTROL_FROM_SUPERVISOR, &got, &err), CONTROL_DONE);
+  close(ends[0]);
+  close(ends[1]);
+}
+END_TEST
+
 START_TEST(a_peer_that_does_not_read_gives_again) {
   int ends[2];
   struct error err;
@@ -168,6 +183,7 @@ int main(void) {
   Suite *suite = suite_create("control");
   TCase *tests = tcase_create("control");
   tcase_add_test(tests, a_message_survives_the_channel);
+  tcase_add_test(tests, an_empty_packet_is_bad_and_not_the_end);
   tcase_add_test(tests, a_peer_that_does_not_read_gives_again);
   tcase_add_test(tests, passed_descriptors_are_dropped);
   tcase_add_loop_test(tests, a_hostile_packet_is_refused, 0, sizeof(hostile) / sizeof(hostile[0]));

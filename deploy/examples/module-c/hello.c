@@ -50,6 +50,11 @@ static void on_request(void *context, struct http_request *request) {
     http_response_send_error(request, &err);
     return;
   }
+  if (!module_is_attached(module)) { /* a new core does not know this module yet: nobody can be asked */
+    error_set(&err, ERR_UNAVAILABLE, NULL);
+    http_response_send_error(request, &err);
+    return;
+  }
   core_common_v1_Header header = {.name = (char *)(uintptr_t) "authorization", .value = (char *)(uintptr_t)credential};
   const core_spi_auth_v1_ResolveCallerRequest question = {
       .transport = (char *)(uintptr_t) "http",
