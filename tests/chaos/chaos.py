@@ -1,0 +1,191 @@
+"""The chaos scenarios' one command: ./dev chaos [--minutes N] [--seed S]. See docs/chaos.md for what is promised and what is tried.
+
+Without --minutes every scenario runs once; with it, scenarios are picked at random until the time is over. Ends with a table of the
+numbers. Exit status: 0; 1 when a promise was broken; 2 when nothing could be run.
+"""
+import argparse
+import collections
+import multiprocessing
+import pathlib
+import random
+import sys
+import time
+import traceback
+
+import faults_corrupt
+import faults_kill
+import faults_partition
+import faults_starve
+import faults_stop
+import quarantine
+import report
+import states_odd
+from common import say
+from harness import gateway as gateways
+from trial import Trial
+from world import World
+
+# Scenarios of upgrades and rollbacks take their place here when there is something to upgrade to.
+TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, states_odd, quarantine)
+SCENARIOS = [scenario for table in TABLES for scenario in table.SCENARIOS]
+STACKS = {"gate": 2, "odd": 1, "quarantine": 1}  # gateways that run side by side
+AUDIT_EVERY = 25  # trials, between two audits of one gateway
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--minutes", type=float, help="pick scenarios at random for so long; default: every scenario once")
+    parser.add_argument("--seed", type=int, help="of the choice; default: a new one, which is printed")
+    parser.add_argument("--only", metavar="TEXT", default="", help="scenarios whose name contains this")
+    parser.add_argument("--list", action="store_true", help="the scenarios' names, and nothing is run")
+    parser.add_argument("--junit", type=pathlib.Path, help="write a report for machines here")
+    parser.add_argument("--verbose", action="store_true", help="a line for each scenario")
+    options = parser.parse_args()
+    options.seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
+    options.scenarios = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    if not options.scenarios:
+        parser.error(f"no scenario's name contains {options.only!r}")
+    return options
+
+
+def share(scenarios, seed):
+    """[(world, its scenarios)]: one for each gateway. Neighbours in the tables hit the same process: they are mixed."""
+    shares = []
+    for kind, count in STACKS.items():
+        mine = [scenario for scenario in scenarios if scenario.world == kind]
+        random.Random(seed).shuffle(mine)
+        shares += [(kind, part) for part in (mine[number::count] for number in range(count)) if part]
+    return shares
+
+
+class Worker:
+    """One gateway and the trials that it goes through; a gateway that does not come to rest is replaced, so that one fault is told once."""
+
+    def __init__(self, kind, scenarios, number, options, tell):
+        self.kind, self.scenarios, self.options, self.tell = kind, scenarios, options, tell
+        self.rng = random.Random(f"{options.seed}/{number}")
+        self.world, self.since_audit = None, 0
+
+    def choice(self):
+        if self.options.minutes is None:
+            yield from self.scenarios
+            return
+        end = time.monotonic() + self.options.minutes * 60
+        while time.monotonic() < end:
+            yield self.rng.choice(self.scenarios)
+
+    def run(self):
+        try:
+            for scenario in self.choice():
+                reason = scenario.needs()
+                if reason:
+                    self.tell({"fault": scenario.fault, "victim": scenario.victim, "aim": scenario.state, "skipped": reason})
+                    continue
+                self.world = self.world or World(self.kind)
+                result = Trial(self.world, scenario, self.rng).run().result()
+                self.tell(result)
+                self.since_audit += 1
+                if self.since_audit >= AUDIT_EVERY:
+                    self.audit()
+                if result["problems"]:
+                    self.drop(result["problems"])
+            if self.world:
+                self.audit()
+        finally:
+            self.drop()
+
+    def audit(self):
+        start, self.since_audit = time.monotonic(), 0
+        problems = self.world.audit()
+        self.tell({"fault": "audit of", "victim": f"the gateway ({self.kind})", "aim": "settled", "state": "settled", "world": self.kind, "back_ms": None,
+                   "problems": problems, "counts": {}, "codes": {}, "known": "", "slowest_ms": 0.0, "elsewhere": [],
+                   "seconds": time.monotonic() - start, "acknowledged": self.world.ledger.take_acknowledged()})
+        if problems:
+            self.drop(problems)
+
+    def drop(self, problems=()):
+        if not self.world:
+            return
+        if problems:
+            path = pathlib.Path(gateways.BIN).parent / "chaos" / f"{self.kind}-{time.time_ns()}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(problems) + "\n\n" + self.world.gateway.log(), encoding="utf-8")
+            say(f"the gateway's log is in {path}")
+        world, self.world, self.since_audit = self.world, None, 0
+        world.close()
+
+
+def worker_main(kind, scenarios, number, options, queue):
+    try:
+        Worker(kind, scenarios, number, options, queue.put).run()
+    except BaseException:  # pylint: disable=broad-exception-caught  told to the parent, which fails
+        queue.put({"crash": traceback.format_exc()})
+    queue.put(None)
+
+
+def run(options):
+    """Every result, and what went wrong beside the scenarios."""
+    context, results, crashes = multiprocessing.get_context("fork"), [], []
+    queue = context.Queue()
+    shares = share(options.scenarios, options.seed)
+    workers = [context.Process(target=worker_main, args=(kind, part, number, options, queue)) for number, (kind, part) in enumerate(shares)]
+    for worker in workers:
+        worker.start()
+    running = len(workers)
+    while running:
+        result = queue.get()
+        if result is None:
+            running -= 1
+        elif "crash" in result:
+            crashes.append(result["crash"])
+        else:
+            results.append(result)
+            show(result, options.verbose)
+    for worker in workers:
+        worker.join()
+    return results, crashes
+
+
+def show(result, verbose):
+    name = f"{result['fault']} {result['victim']}, {result['aim']}"
+    if result.get("problems"):
+        say(f"{'known to fail' if result['known'] else 'BROKEN'}: {name}" + "".join(f"\n    {problem}" for problem in result["problems"])
+            + (f"\n    known: {result['known']}" if result["known"] else ""))
+    elif verbose and "skipped" not in result:
+        back = "" if result["back_ms"] is None else f" back in {result['back_ms']:.0f} ms"
+        say(f"{name}: {result['state']},{back} {result['seconds']:.1f} s")
+
+
+def main():
+    options = arguments()
+    if options.list:
+        print("\n".join(f"{scenario.name}{'  (known to fail: ' + scenario.known + ')' if scenario.known else ''}" for scenario in options.scenarios))
+        return 0
+    absent = gateways.missing()
+    if absent:
+        say(absent)
+        return 2
+    say(f"{len(options.scenarios)} scenarios, " + ("each once" if options.minutes is None else f"{options.minutes:g} minutes") + f", --seed {options.seed}")
+    start = time.monotonic()
+    results, crashes = run(options)
+    print(report.table([result for result in results if "acknowledged" not in result]))
+    print("\nstates in which each was hit:\n" + report.coverage([result for result in results if "acknowledged" not in result]))
+    codes = sum((collections.Counter(result.get("codes", {})) for result in results), collections.Counter())
+    print("\nrefusals: " + ", ".join(f"{code} {count}" for code, count in codes.most_common()))
+    print(f"writes acknowledged: {sum(result.get('acknowledged', 0) for result in results)}, lost: "
+          + ("none" if not any("acknowledged and lost" in problem for result in results for problem in result.get("problems", ())) else "SOME"))
+    for reason, count in collections.Counter(result["skipped"] for result in results if "skipped" in result).items():
+        print(f"skipped {count}: {reason}")
+    broken = [result for result in results if result.get("problems") and not result["known"]]
+    for crash in crashes:
+        say(f"the runner itself failed:\n{crash}")
+        results.append({"fault": "the runner", "victim": "itself", "aim": "", "problems": [crash], "known": ""})
+    if options.junit:
+        report.junit(options.junit, results)
+    print(f"{len(results)} trials and audits in {time.monotonic() - start:.0f} s, seed {options.seed}: "
+          + (f"{len(broken) + len(crashes)} broke a promise" if broken or crashes else "every promise was kept"))
+    return 1 if broken or crashes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

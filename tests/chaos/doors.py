@@ -1,0 +1,183 @@
+"""The load: one thread per public door, each request with a payload of its own, every answer judged.
+
+right    the payload that was asked for
+refused  an error in the protocol's own form, with a stable code, that says: unavailable, try again
+failed   any other error in the protocol's own form, with a stable code
+broken   the connection ended, or nothing came in time
+wrong    anything else: another payload, another request's id, a form that the protocol does not know
+"""
+import collections
+import itertools
+import json
+import random
+import threading
+import time
+
+from common import Broken
+from harness.http1 import Connection
+from harness.mcp import ModernMcp
+
+RIGHT, REFUSED, FAILED, BROKEN, WRONG = "right", "refused", "failed", "broken", "wrong"
+ANSWER_TIMEOUT_S = 15
+
+
+class Seen:
+    """What one door saw since the last look."""
+
+    def __init__(self):
+        self.counts, self.codes, self.examples, self.slowest_ms = collections.Counter(), collections.Counter(), {}, 0.0
+
+    def add(self, outcome, code, detail, took_ms):
+        self.counts[outcome] += 1
+        if code:
+            self.codes[code] += 1
+        self.examples.setdefault(outcome, detail)
+        self.slowest_ms = max(self.slowest_ms, took_ms)
+
+
+def kind_of(error):
+    """While somebody is away nothing but "unavailable, try again" may be said."""
+    return REFUSED if error["retryable"] is True and error.get("category", "UNAVAILABLE") == "UNAVAILABLE" else FAILED
+
+
+class Caller:
+    """One request at a time on a connection that is kept. Nothing is retried."""
+
+    def __init__(self, address, token):
+        self.address, self.token, self.connection, self.numbers = address, token, None, itertools.count(random.randrange(1000, 100000))
+
+    def close(self):
+        if self.connection:
+            self.connection.close()
+            self.connection = None
+
+    def ask(self):
+        """(outcome, code, detail)."""
+        try:
+            self.connection = self.connection or Connection(self.address, ANSWER_TIMEOUT_S)
+            number = next(self.numbers)
+            self.send(number)
+            response = self.connection.read()
+            if response is None:
+                raise ConnectionError("closed without an answer")
+        except (OSError, ValueError, AssertionError) as error:
+            self.close()
+            return BROKEN, "", repr(error)[:200]
+        if (response.header("connection") or "").lower() == "close":
+            self.close()
+        try:
+            outcome, code = self.judge(number, response)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            outcome, code = WRONG, ""
+        return outcome, code, f"{response!r:.600}"
+
+    def send(self, number):
+        raise NotImplementedError
+
+    def judge(self, number, response):
+        raise NotImplementedError
+
+
+class McpTool(Caller):
+    """tools/call in the form of 2026-07-28. tool: (name, arguments of a number, whether a result is right for that number)."""
+
+    def __init__(self, address, token, tool):
+        super().__init__(address, token)
+        self.name, self.arguments, self.right = tool
+        self.client = ModernMcp(f"http://{address[0]}:{address[1]}/mcp", token)
+
+    def send(self, number):
+        body, headers = self.client.message("tools/call", {"name": self.name, "arguments": self.arguments(number)})
+        body["id"] = number
+        self.connection.send("POST", "/mcp", {**self.client.headers, **headers}, json.dumps(body).encode())
+
+    def judge(self, number, response):
+        message = response.json()
+        if "error" in message:
+            data = message["error"]["data"]
+            return (kind_of(data) if message.get("id") in (number, None) else WRONG), data["code"]
+        result = message["result"]
+        if response.status != 200 or message["id"] != number:
+            return WRONG, ""
+        if result.get("isError"):
+            return FAILED, "tool error"
+        return (RIGHT if self.right(result, number) else WRONG), ""
+
+
+class Hello(Caller):
+    """GET /hello of the example module: plain HTTP, a protocol of its own."""
+
+    def send(self, number):
+        self.connection.send("GET", "/hello", {"Authorization": f"Bearer {self.token}"})
+
+    def judge(self, number, response):
+        if response.status == 200:
+            return (RIGHT if "guest@example.com" in response.body.decode() else WRONG), ""
+        problem = response.json()
+        return (kind_of(problem) if response.status == problem["status"] else WRONG), problem["code"]
+
+
+CONVERT = ("convert_units", lambda n: {"value": n, "from_unit": "km", "to_unit": "m"},
+           lambda result, n: result["structuredContent"]["result"] == n * 1000)
+COUNT = ("word_count", lambda n: {"text": "word " * (n % 40 + 1)},
+         lambda result, n: result["structuredContent"]["words"] == n % 40 + 1)
+
+
+class Door(threading.Thread):
+    """Asks one caller again and again, at a pace, until closed; can be held."""
+
+    def __init__(self, name, make, pace_s):
+        super().__init__(daemon=True, name=f"door-{name}")
+        self.door, self.make, self.pace_s = name, make, pace_s
+        self.lock, self.seen, self.ending = threading.Lock(), Seen(), threading.Event()
+        self.open_, self.idle = threading.Event(), threading.Event()
+        self.open_.set()
+
+    def run(self):
+        caller = self.make()
+        while not self.ending.is_set():
+            if not self.open_.is_set():
+                caller.close()
+                caller = self.make()
+                self.idle.set()
+                self.open_.wait(0.2)
+                continue
+            start = time.monotonic()
+            outcome, code, detail = caller.ask()
+            with self.lock:
+                self.seen.add(outcome, code, detail, (time.monotonic() - start) * 1000)
+            self.ending.wait(self.pace_s)
+        caller.close()
+
+    def take(self):
+        """What was seen since the last take."""
+        with self.lock:
+            taken, self.seen = self.seen, Seen()
+        return taken
+
+    def hold(self):
+        """No request is under way and no connection open when this returns."""
+        self.idle.clear()
+        self.open_.clear()
+        if not self.idle.wait(ANSWER_TIMEOUT_S + 5):
+            raise Broken(f"the door {self.door} did not come to rest: a request was never answered")
+
+    def release(self):
+        self.open_.set()
+
+    def close(self):
+        self.ending.set()
+        self.open_.set()
+        self.join(ANSWER_TIMEOUT_S + 5)
+
+
+def serves_again_ms(caller, since, bound_s):
+    """Milliseconds from `since` to the first right answer of a request that began after it."""
+    while True:
+        outcome, _, detail = caller.ask()
+        now = time.monotonic()
+        if outcome == RIGHT:
+            return (now - since) * 1000
+        if now - since > bound_s:
+            raise Broken(f"did not serve again within {bound_s} s; at last: {outcome} {detail}")
+        time.sleep(0.001)
