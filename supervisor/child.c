@@ -55,7 +55,7 @@ static void read_pipe(struct child *child) {
 }
 
 bool child_restarts(const struct child *child, const struct child_death *death) {
-  if (child->held || child->supervisor->phase != SUPERVISOR_RUNNING)
+  if (child->held || child->role != CHILD_CURRENT || child->supervisor->phase != SUPERVISOR_RUNNING)
     return false;
   bool left = death->cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_STATUS;
   if (left && death->status == EXIT_STATUS_STAY_DOWN)

@@ -176,6 +176,8 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
     return image_user_find(config->core_user, config->core_group, &child->image, err);
   }
   child->id = child->config->id;
+  if (!child->module_id)
+    child->module_id = child->id;
   child->runtime_socket = base_asprintf("%s/modules/%s/runtime.sock", config->run_dir, child->id);
   return image_user_find(child->config->user, child->config->group, &child->image, err);
 }
@@ -246,15 +248,16 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   child->start_timeout_ms = (uint32_t)module->start_timeout_ms;
   child->stop_grace_ms = (uint32_t)module->stop_grace_ms;
   child->watchdog_ms = child->heartbeat_ms = (uint32_t)module->watchdog_ms;
-  image->path = image_program_find(module->binary);
-  image->arguments = make_arguments(module->binary, &module->args);
+  const char *program = child->program[0] ? child->program : module->binary;
+  image->path = image_program_find(program);
+  image->arguments = make_arguments(program, &module->args);
   image->directory = base_asprintf("%s/modules/%s", config->run_dir, module->id);
   image->no_new_privileges = module->sandbox_no_new_privileges;
   image->drop_capabilities = module->sandbox_drop_capabilities;
   add(image, &count, base_strdup("PATH=" PATH_STANDARD));
   add(image, &count, base_strdup("LANG=C.UTF-8"));
   add_common(supervisor, child, &count);
-  add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", module->id));
+  add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", child->module_id));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_SOCKET=%s/core/spi/%s.sock", config->run_dir, module->id));
   add(image, &count, base_asprintf("GATEHOUSE_RUNTIME_SOCKET=%s", child->runtime_socket));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_BACKOFF_MIN_MS=%lld", (long long)config->spi_backoff_min_ms));
@@ -291,6 +294,13 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
                                                           .group = image->group,
                                                           .core_user = supervisor->children[0].image.user});
   sandbox_report(&image->sandbox, module->id);
+}
+
+void image_module_reset(struct child *child) {
+  struct spawn_image kept = {.input_fd = child->image.input_fd, .output_fd = child->image.output_fd};
+  image_free(&child->image);
+  child->image = kept;
+  base_free(BASE_TAKE(child->runtime_socket));
 }
 
 void image_free(struct spawn_image *image) {

@@ -62,7 +62,7 @@ static void build_hello(struct supervisor *supervisor) {
   str_copy(hello->config_path, sizeof(hello->config_path), config->path);
   str_copy(hello->run_dir, sizeof(hello->run_dir), config->run_dir);
   str_copy(hello->state_dir, sizeof(hello->state_dir), config->state_dir);
-  hello->module_count = (uint32_t)config->modules_count;
+  hello->module_count = (uint32_t)supervisor->child_count - 1;
   hello->supervisor_pid = getpid();
   hello->core_starts = supervisor->children[0].starts;
 }
@@ -90,6 +90,8 @@ static void build_configured(struct supervisor *supervisor, const struct child *
   supervisor_control_v1_ConfiguredModule *out = &BEGIN(supervisor, configured_module, 0)->body.configured_module;
   const struct config_module *module = child->config;
   str_copy(out->module_id, sizeof(out->module_id), module->id);
+  if (child->own_config)
+    str_copy(out->process_of, sizeof(out->process_of), child->module_id);
   str_copy(out->family, sizeof(out->family), module->family);
   str_copy(out->version, sizeof(out->version), module->version);
   str_copy(out->binary, sizeof(out->binary), child->image.path);
@@ -141,10 +143,15 @@ static void build_entry(struct supervisor *supervisor, const struct child *child
   entry->last_exit_wall_us = child->last_death.wall_us;
   entry->last_exit_generation = child->last_death.generation;
   entry->last_words_count = words_copy(&child->last_words, entry->last_words);
+  if (!child->is_core)
+    entry->role = (supervisor_control_v1_ProcessRole)(child->role + 1);
+  str_copy(entry->program, sizeof(entry->program), child->program);
   entry->last = last;
 }
 _Static_assert((int)supervisor_control_v1_ProcessState_PROCESS_STATE_BACKOFF == (int)CHILD_BACKOFF + 1,
                "states are in the same order");
+_Static_assert((int)supervisor_control_v1_ProcessRole_PROCESS_ROLE_RETIRED == (int)CHILD_RETIRED + 1,
+               "roles are in the same order");
 
 static void build_owed(struct supervisor *supervisor) {
   unsigned cursor = supervisor->link.cursor, entries = cursor_entries(supervisor);
@@ -180,6 +187,15 @@ static void owe_list(struct supervisor *supervisor, uint64_t reply_to) {
   }
 }
 
+void link_child_added(struct supervisor *supervisor) {
+  struct link *link = &supervisor->link;
+  unsigned entries = cursor_entries(supervisor);
+  if (link->cursor >= cursor_end(supervisor))
+    link->cursor = UINT32_MAX; /* nothing is owed */
+  else if (link->cursor >= entries)
+    link->cursor = entries; /* the list begins anew, after what says what the new one is */
+}
+
 /* Sends the message that was built; when the channel is full, the list is owed instead. */
 static void say(struct supervisor *supervisor) {
   if (flush_message(supervisor) != CONTROL_AGAIN)
@@ -190,6 +206,13 @@ static void say(struct supervisor *supervisor) {
 
 /* ---- news -----------------------------------------------------------------------------------------------------------
  */
+
+void link_say_configured(struct supervisor *supervisor, const struct child *child) {
+  if (supervisor->link.fd < 0)
+    return;
+  build_configured(supervisor, child);
+  say(supervisor);
+}
 
 void link_say_spawned(struct supervisor *supervisor, const struct child *child) {
   if (supervisor->link.fd < 0 || child->is_core)
@@ -252,7 +275,8 @@ void link_say_death(struct supervisor *supervisor, const struct child *child, co
 
 struct order {
   uint64_t sequence;
-  char module_id[64];
+  char module_id[64]; /* of a process, as everywhere but in Stage */
+  char process_id[64], program[256];
   uint64_t generation;
   uint32_t grace_ms;
   bool held, trace;
@@ -315,7 +339,7 @@ static void on_start(struct supervisor *supervisor, const struct order *order) {
   struct child *child = named(supervisor, order);
   if (!child)
     return;
-  if (child->held)
+  if (child->held || child->role == CHILD_RETIRED)
     REFUSE(HELD);
   else if (child->state == CHILD_STARTING || child->state == CHILD_UP)
     REFUSE(ALREADY_RUNNING);
@@ -374,6 +398,29 @@ static void on_module_ready(struct supervisor *supervisor, const struct order *o
     child_proven(child);
 }
 
+static void on_stage(struct supervisor *supervisor, const struct order *order) {
+  const struct child *child = named(supervisor, order);
+  if (!child)
+    return;
+  size_t before = supervisor->child_count;
+  supervisor_control_v1_Reason reason = process_stage(supervisor, order->module_id, order->process_id, order->program);
+  if (reason != supervisor_control_v1_Reason_REASON_UNSPECIFIED) {
+    refuse(supervisor, order, reason);
+    return;
+  }
+  accept_order(supervisor, order);
+  if (supervisor->child_count > before)
+    link_say_configured(supervisor, &supervisor->children[before]);
+}
+
+static void on_promote(struct supervisor *supervisor, const struct order *order) {
+  struct child *child = named(supervisor, order);
+  if (!child)
+    return;
+  process_promote(supervisor, child);
+  accept_order(supervisor, order);
+}
+
 static void on_list(struct supervisor *supervisor, const struct order *order) {
   owe_list(supervisor, order->sequence);
   settle_debt(supervisor);
@@ -416,6 +463,14 @@ static void copy_order(const message *in, struct order *order) {
     str_copy(order->module_id, sizeof(order->module_id), in->body.module_ready.module_id);
     order->generation = in->body.module_ready.generation;
     break;
+  case supervisor_control_v1_ControlMessage_stage_tag:
+    str_copy(order->module_id, sizeof(order->module_id), in->body.stage.module_id);
+    str_copy(order->process_id, sizeof(order->process_id), in->body.stage.process_id);
+    str_copy(order->program, sizeof(order->program), in->body.stage.program);
+    break;
+  case supervisor_control_v1_ControlMessage_promote_tag:
+    str_copy(order->module_id, sizeof(order->module_id), in->body.promote.process_id);
+    break;
   case supervisor_control_v1_ControlMessage_shutdown_tag:
     str_copy(order->reason, sizeof(order->reason), in->body.shutdown.reason);
     break;
@@ -436,6 +491,8 @@ static const struct {
     {supervisor_control_v1_ControlMessage_kill_tag, on_kill},
     {supervisor_control_v1_ControlMessage_hold_tag, on_hold},
     {supervisor_control_v1_ControlMessage_module_ready_tag, on_module_ready},
+    {supervisor_control_v1_ControlMessage_stage_tag, on_stage},
+    {supervisor_control_v1_ControlMessage_promote_tag, on_promote},
     {supervisor_control_v1_ControlMessage_list_processes_tag, on_list},
     {supervisor_control_v1_ControlMessage_shutdown_tag, on_shutdown},
 };

@@ -122,7 +122,7 @@ static const struct child *refuser_find(const struct supervisor *supervisor, con
   const struct child *found = NULL;
   for (size_t i = 1; i < supervisor->child_count; i++) {
     const struct child *child = &supervisor->children[i];
-    if (!has_listener(child, listener->config->name))
+    if (!has_listener(child, listener->config->name) || (child->role != CHILD_CURRENT && child->state == CHILD_DOWN))
       continue;
     if (!child->held || child->state != CHILD_DOWN || !child->hold_code[0])
       return NULL;

@@ -92,6 +92,18 @@ uint64_t rundir_generation_next(struct supervisor *supervisor) {
   return supervisor->generation;
 }
 
+bool rundir_child_prepare(struct supervisor *supervisor, const struct child *child, struct error *err) {
+  const struct config *config = supervisor->config;
+  const struct spawn_image *core = &supervisor->children[0].image;
+  bool same = child->image.user == core->user;
+  if (!make_below(config->run_dir, "/modules/", child->id, same ? 0700 : 02750, child->image.user,
+                  same ? child->image.group : core->group, err) ||
+      !make_below(config->run_dir, "/core/spi/", child->id, 0711, core->user, core->group, err))
+    return false;
+  unlink(child->runtime_socket); /* of a run that was killed */
+  return true;
+}
+
 bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   const struct spawn_image *core = &supervisor->children[0].image;
@@ -102,15 +114,9 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
                   err) || /* the core looks for sockets */
       !make_owned(config->state_dir, 0700, core->user, core->group, true, err))
     return false;
-  for (size_t i = 1; i < supervisor->child_count; i++) {
-    struct child *child = &supervisor->children[i];
-    bool same = child->image.user == core->user;
-    if (!make_below(config->run_dir, "/modules/", child->id, same ? 0700 : 02750, child->image.user,
-                    same ? child->image.group : core->group, err) ||
-        !make_below(config->run_dir, "/core/spi/", child->id, 0711, core->user, core->group, err))
+  for (size_t i = 1; i < supervisor->child_count; i++)
+    if (!rundir_child_prepare(supervisor, &supervisor->children[i], err))
       return false;
-    unlink(child->runtime_socket); /* of a run that was killed */
-  }
   return true;
 }
 

@@ -173,7 +173,7 @@ static void log_fatal(const char *message, const struct error *err) {
 static bool prepare_children(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   supervisor->child_count = config->modules_count + 1;
-  supervisor->children = base_calloc(supervisor->child_count, sizeof(struct child));
+  supervisor->children = base_calloc(2 * config->modules_count + 1, sizeof(struct child));
   for (size_t i = 0; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];
     child->supervisor = supervisor;
@@ -221,7 +221,7 @@ static void release(struct supervisor *supervisor) {
   for (size_t i = 0; i < supervisor->child_count; i++) {
     child_free(&supervisor->children[i]);
     image_free(&supervisor->children[i].image);
-    base_free(supervisor->children[i].runtime_socket);
+    process_free(&supervisor->children[i]);
   }
   base_free(supervisor->children);
   notify_close(supervisor);

@@ -42,6 +42,9 @@ enum child_event {
   CHILD_EVENT_COUNT
 };
 
+/* What a process is to its module: see ProcessRole in control.proto, which has them in this order. */
+enum child_role { CHILD_CURRENT, CHILD_CANDIDATE, CHILD_RETIRED };
+
 struct child_death {
   supervisor_control_v1_ExitCause cause;
   int status, signal;
@@ -63,6 +66,10 @@ struct child {
   const char *id;
   bool is_core;
   const struct config_module *config; /* NULL for the core */
+  const char *module_id;              /* id of the module that it is a process of; id itself for a first process */
+  struct config_module *own_config;   /* of a second process: config, under the process's id */
+  enum child_role role;
+  char program[256]; /* that it was staged with; "": as configured */
   struct supervisor *supervisor;
   struct spawn_image image;
   char *runtime_socket; /* removed when it dies, so that nobody dials a dead one; NULL for the core */
@@ -119,9 +126,21 @@ bool image_user_find(const char *user, const char *group, struct spawn_image *im
 /* Id, user and runtime socket: what the directories need. child->config is set for a module. */
 bool image_identity_prepare(struct supervisor *supervisor, struct child *child, struct error *err);
 /* The rest; listeners and the notification socket are there. */
+/* Forgets what was prepared, but for the descriptors that child_init made. */
+void image_module_reset(struct child *child);
 void image_core_prepare(struct supervisor *supervisor, struct child *child);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
 void image_free(struct spawn_image *image);
+
+/* ---- process.c: a module's second process ---------------------------------------------------------------------------
+ */
+
+/* Makes a process of that module a candidate with this program; see Stage in control.proto. The reason is
+ * REASON_UNSPECIFIED when it was done. */
+supervisor_control_v1_Reason process_stage(struct supervisor *supervisor, const char *module_id, const char *process_id,
+                                           const char *program);
+void process_promote(struct supervisor *supervisor, struct child *child);
+void process_free(struct child *child);
 
 /* ---- listeners.c: public sockets ------------------------------------------------------------------------------------
  */
@@ -178,6 +197,8 @@ void refusals_close(struct supervisor *supervisor);
  */
 
 bool rundir_prepare(struct supervisor *supervisor, struct error *err);
+/* The directories of one module's process. */
+bool rundir_child_prepare(struct supervisor *supervisor, const struct child *child, struct error *err);
 /* Hands the configuration to the core as a file of its own. */
 bool rundir_config_write(struct supervisor *supervisor, struct error *err);
 /* The next generation, remembered in the lock file so that a later supervisor goes on from there. */
@@ -254,6 +275,9 @@ void link_init(struct supervisor *supervisor);
 bool link_open(struct supervisor *supervisor);
 void link_attach(struct supervisor *supervisor, uint64_t core_generation);
 void link_close(struct supervisor *supervisor);
+/* There is one child more: what is owed to the core is counted anew. Before child_count grows. */
+void link_child_added(struct supervisor *supervisor);
+void link_say_configured(struct supervisor *supervisor, const struct child *child);
 void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);
 void link_say_death(struct supervisor *supervisor, const struct child *child, const struct child_death *death);
@@ -274,7 +298,7 @@ struct supervisor {
   uint64_t generation;
   char *notify_path;
   struct listener *listeners;
-  struct child *children; /* [0] is the core, then the modules as configured */
+  struct child *children; /* [0] is the core, then the modules as configured, then second processes; never moves */
   size_t child_count;
   struct link link;
   struct refused refused[REFUSED_MAX];

@@ -27,6 +27,8 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(hold, Hold, CONTROL_FROM_CORE)                                                                                     \
   X(list_processes, ListProcesses, CONTROL_FROM_CORE)                                                                  \
   X(module_ready, ModuleReady, CONTROL_FROM_CORE)                                                                      \
+  X(stage, Stage, CONTROL_FROM_CORE)                                                                                   \
+  X(promote, Promote, CONTROL_FROM_CORE)                                                                               \
   X(shutdown, Shutdown, CONTROL_FROM_CORE)                                                                             \
   X(hello, Hello, CONTROL_FROM_SUPERVISOR)                                                                             \
   X(configured_module, ConfiguredModule, CONTROL_FROM_SUPERVISOR)                                                      \
