@@ -91,9 +91,9 @@ static void result_take(struct dispatch_invocation *invocation, const struct dis
   invocation->result_bytes = length;
   if (invocation->cancelled)
     return;
+  invocation->sink.on_result(invocation->arg, data, length); /* first: the caller waits, the record does not */
   settle(invocation, item->is_error ? PSG_EXECUTION_FAILED : PSG_EXECUTION_COMPLETED,
          item->is_error ? "tool.failed" : NULL);
-  invocation->sink.on_result(invocation->arg, data, length);
 }
 
 static void on_message(struct core_rpc_client_call *call, const uint8_t *data, size_t length, void *user) {
