@@ -14,10 +14,11 @@ import memory
 import report
 import spi
 import stack
+import supervise
 
 BEGIN, END = "<!-- results: written by ./dev bench --write -->", "<!-- end of results -->"
 TITLES = {"spi": "Calls of a module to the core (SPI)", "mcp": "tools/call over REST", "memory": "Memory and start",
-          "kill": "kill -9 and back again"}
+          "kill": "kill -9 and back again", "supervise": "Supervisors: kill -9 to serving, and memory"}
 
 
 def arguments():
@@ -43,7 +44,8 @@ def arguments():
 def measure(options):
     """{title: rows}."""
     parts = {"spi": lambda gateway, upstream: spi.run(options, gateway), "mcp": lambda *pair: mcp.run(options, *pair),
-             "memory": lambda *pair: memory.run(options, *pair), "kill": lambda gateway, upstream: kill.run(options, gateway)}
+             "memory": lambda gateway, upstream: memory.run(options, upstream), "kill": lambda gateway, upstream: kill.run(options, gateway),
+             "supervise": lambda gateway, upstream: supervise.run(options, upstream)}
     sections = {}
     with contextlib.ExitStack() as cleanup:
         gateway = upstream = None
@@ -54,7 +56,8 @@ def measure(options):
             common.say(f"echoes only, not built: {absent}")
         else:
             upstream = cleanup.enter_context(stack.Upstream())
-            gateway = cleanup.enter_context(stack.Stack(upstream.port)).fill()
+            if set(options.parts) - {"memory", "supervise"}:  # these two start stacks of their own
+                gateway = cleanup.enter_context(stack.Stack(upstream.port)).fill()
         for part, title in TITLES.items():
             if part in options.parts:
                 sections[title] = parts[part](gateway, upstream)

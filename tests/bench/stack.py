@@ -128,7 +128,7 @@ class BenchModule:
 class Stack(Gateway):
     """A gateway with two MCP modules on listeners of their own, the REST module and the benchmark module."""
 
-    def __init__(self, upstream_port, wait=True):
+    def __init__(self, upstream_port, wait=True, log_level="warn"):
         listeners = [{"name": name, "address": "127.0.0.1", "port": 0} for name in ("mcp", "mcp2", "bench")]
         modules = [{"id": "mcp", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp"]},
                    {"id": "mcp2", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp2"],
@@ -138,7 +138,7 @@ class Stack(Gateway):
         for module in modules:
             module["quarantine"] = {"deaths": 0}  # they are killed again and again
         super().__init__(config={"version": 1, "store": {"backend": "sqlite"}, "listeners": listeners, "modules": modules},
-                         env={"GATEHOUSE_LOG_LEVEL": "warn"}, wait=wait)
+                         env={"GATEHOUSE_LOG_LEVEL": log_level}, wait=wait)
         self.upstream_port = upstream_port
         self.bearer = None
 
