@@ -25,6 +25,7 @@
 
 extern char **environ;
 
+#define LOG_LEVEL_VARIABLE "GATEHOUSE_LOG_LEVEL="
 static const char *const log_levels[] = {"debug", "info", "warn", "error", "fatal"};
 
 /* ---- programs and users ---------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ static void add_common(struct supervisor *supervisor, struct child *child, size_
   const struct config *config = supervisor->config;
   struct spawn_image *image = &child->image;
   add(image, count, base_asprintf("GATEHOUSE_RUN=%s", config->run_dir));
-  add(image, count, base_asprintf("GATEHOUSE_LOG_LEVEL=%s", log_levels[config->log_level]));
+  add(image, count, base_asprintf(LOG_LEVEL_VARIABLE "%s", log_levels[config->log_level]));
   add(image, count, base_asprintf("NOTIFY_SOCKET=%s", supervisor->notify_path));
   if (child->heartbeat_ms > 0)
     add(image, count, base_asprintf("WATCHDOG_USEC=%llu", (unsigned long long)child->heartbeat_ms * 1000));
@@ -301,6 +302,14 @@ void image_module_reset(struct child *child) {
   image_free(&child->image);
   child->image = kept;
   base_free(BASE_TAKE(child->runtime_socket));
+}
+
+void image_log_level_set(struct spawn_image *image, unsigned level) {
+  for (char **at = image->environment; at && *at; at++)
+    if (str_starts_with(*at, LOG_LEVEL_VARIABLE)) {
+      base_free(*at);
+      *at = base_asprintf(LOG_LEVEL_VARIABLE "%s", log_levels[level]);
+    }
 }
 
 void image_free(struct spawn_image *image) {

@@ -62,7 +62,7 @@ static void build_hello(struct supervisor *supervisor) {
   str_copy(hello->config_path, sizeof(hello->config_path), config->path);
   str_copy(hello->run_dir, sizeof(hello->run_dir), config->run_dir);
   str_copy(hello->state_dir, sizeof(hello->state_dir), config->state_dir);
-  hello->module_count = (uint32_t)supervisor->child_count - 1;
+  hello->module_count = reload_module_count(supervisor);
   hello->supervisor_pid = getpid();
   hello->core_starts = supervisor->children[0].starts;
 }
@@ -160,13 +160,17 @@ static void build_owed(struct supervisor *supervisor) {
   else if (cursor < entries)
     build_configured(supervisor, &supervisor->children[cursor]);
   else
-    build_entry(supervisor, &supervisor->children[cursor - entries], cursor + 1 == cursor_end(supervisor));
+    build_entry(supervisor, &supervisor->children[cursor - entries], reload_is_last(supervisor, cursor - entries));
 }
 
 /* Sends what is owed until it is all said or the channel is full. */
 static void settle_debt(struct supervisor *supervisor) {
   struct link *link = &supervisor->link;
   while (link->fd >= 0 && link->cursor < cursor_end(supervisor)) {
+    if (reload_is_gone(supervisor, link->cursor)) {
+      link->cursor++;
+      continue;
+    }
     build_owed(supervisor);
     enum control_result result = flush_message(supervisor);
     if (result == CONTROL_AGAIN) {

@@ -30,8 +30,10 @@ static bool prepare(struct supervisor *supervisor, struct child *child, struct e
 /* In the place behind the last child, which stays free when this fails. */
 static struct child *second_make(struct supervisor *supervisor, const struct child *first, const char *id,
                                  const char *program) {
-  struct child *child = &supervisor->children[supervisor->child_count];
   struct error err = {0};
+  if (supervisor->child_count == SUPERVISOR_CHILDREN_MAX)
+    return NULL; /* only for a moment, after many reloads */
+  struct child *child = &supervisor->children[supervisor->child_count];
   *child = (struct child){.supervisor = supervisor, .module_id = first->module_id};
   child->own_config = BASE_NEW(struct config_module);
   *child->own_config = *first->config;

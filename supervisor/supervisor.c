@@ -18,7 +18,7 @@
 
 struct child *supervisor_child_find(struct supervisor *supervisor, const char *id) {
   for (size_t i = 0; i < supervisor->child_count; i++)
-    if (str_equal(supervisor->children[i].id, id))
+    if (!supervisor->children[i].removed && str_equal(supervisor->children[i].id, id))
       return &supervisor->children[i];
   return NULL;
 }
@@ -89,6 +89,8 @@ void supervisor_child_notified(struct child *child) {
   log_event(LOG_INFO, "supervisor", child->ready ? "ready" : "status", LOG_TEXT("module", child->id),
             LOG_INT("generation", child->generation), LOG_TEXT("status", child->status));
   upward_news(child->supervisor);
+  if (child->is_core && child->ready)
+    reload_core_ready(child->supervisor);
   link_say_notified(child->supervisor, child);
 }
 
@@ -126,6 +128,7 @@ void supervisor_child_died(struct child *child, const struct child_death *death)
 }
 
 void supervisor_child_settled(struct child *child) {
+  reload_child_settled(child);
   refusals_update(child->supervisor);
   stop_further(child->supervisor);
 }
@@ -141,8 +144,7 @@ static void on_terminate(evutil_socket_t number, short what, void *context) {
 static void on_hangup(evutil_socket_t number, short what, void *context) {
   (void)number;
   (void)what;
-  (void)context;
-  log_event(LOG_WARN, "supervisor", "SIGHUP changes nothing: a new configuration needs a new start");
+  reload_run(context);
 }
 
 static void on_child_signal(evutil_socket_t number, short what, void *context) {
@@ -173,7 +175,7 @@ static void log_fatal(const char *message, const struct error *err) {
 static bool prepare_children(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   supervisor->child_count = config->modules_count + 1;
-  supervisor->children = base_calloc(2 * config->modules_count + 1, sizeof(struct child));
+  supervisor->children = base_calloc(SUPERVISOR_CHILDREN_MAX, sizeof(struct child)); /* they never move */
   for (size_t i = 0; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];
     child->supervisor = supervisor;
@@ -237,6 +239,7 @@ static void release(struct supervisor *supervisor) {
   if (supervisor->null_fd >= 0)
     close(supervisor->null_fd);
   base_free(supervisor->notify_path);
+  reload_free(supervisor);
   if (supervisor->lock_fd >= 0)
     close(supervisor->lock_fd); /* last: another supervisor may begin now */
 }

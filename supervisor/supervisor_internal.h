@@ -69,7 +69,9 @@ struct child {
   const char *module_id;              /* id of the module that it is a process of; id itself for a first process */
   struct config_module *own_config;   /* of a second process: config, under the process's id */
   enum child_role role;
-  char program[256]; /* that it was staged with; "": as configured */
+  char program[256];                       /* that it was staged with; "": as configured */
+  const struct config_module *config_next; /* it is stopped to come back as this; NULL: it stays as it is */
+  bool removed;                            /* not in the configuration any more; its place is free once it is down */
   struct supervisor *supervisor;
   struct spawn_image image;
   char *runtime_socket; /* removed when it dies, so that nobody dials a dead one; NULL for the core */
@@ -130,6 +132,8 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
 void image_module_reset(struct child *child);
 void image_core_prepare(struct supervisor *supervisor, struct child *child);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
+/* What its next start is told. */
+void image_log_level_set(struct spawn_image *image, unsigned level);
 void image_free(struct spawn_image *image);
 
 /* ---- process.c: a module's second process ---------------------------------------------------------------------------
@@ -282,6 +286,26 @@ void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);
 void link_say_death(struct supervisor *supervisor, const struct child *child, const struct child_death *death);
 
+/* ---- reload.c: SIGHUP -----------------------------------------------------------------------------------------------
+ */
+
+/* Children that there can be: the core, and two processes of as many modules as a configuration may have. */
+#define SUPERVISOR_CHILDREN_MAX (1 + 2 * 64)
+
+/* Reads the configuration again and goes over to it, as far as that is possible without a restart; else everything
+ * stays, and it is said why. */
+void reload_run(struct supervisor *supervisor);
+/* A child is down: a reload may have waited for it. */
+void reload_child_settled(struct child *child);
+/* The core is ready: a reload that waited for it is over. */
+void reload_core_ready(struct supervisor *supervisor);
+void reload_free(struct supervisor *supervisor);
+/* What the core is told of: how many modules' processes there are; whether a child of that place in what is owed to it
+ * (link.c) was removed; whether all children behind that one were. */
+uint32_t reload_module_count(const struct supervisor *supervisor);
+bool reload_is_gone(const struct supervisor *supervisor, size_t cursor);
+bool reload_is_last(const struct supervisor *supervisor, size_t index);
+
 /* ---- supervisor.c ---------------------------------------------------------------------------------------------------
  */
 
@@ -290,6 +314,9 @@ enum supervisor_phase { SUPERVISOR_RUNNING, SUPERVISOR_STOPPING_MODULES, SUPERVI
 struct supervisor {
   const struct config *config;
   const struct config_source *source;
+  struct config **loaded; /* by reloads; the last one is in force, those before are still pointed to here and there */
+  size_t loaded_count;
+  enum { RELOAD_NONE, RELOAD_WAITS_FOR_MODULES, RELOAD_WAITS_FOR_CORE } reload; /* what one under way waits for */
   struct event_base *base;
   enum supervisor_phase phase;
   int exit_status;

@@ -73,9 +73,9 @@ static bool module_serves(const struct child *child) {
   return child->ready && child_is_running(child) && child->state != CHILD_STOPPING;
 }
 
-/* It is to run at all. */
+/* It is to run at all, as the process that serves for its module. */
 static bool module_is_wanted(const struct child *child) {
-  return child->config && child->config->enabled;
+  return child->config && child->config->enabled && !child->removed && child->role == CHILD_CURRENT;
 }
 
 /* It is not there and may still come by itself. */
@@ -101,7 +101,8 @@ void upward_status_write(const struct supervisor *supervisor, char *target, size
     wanted += module_is_wanted(child);
     ready += module_is_wanted(child) && module_serves(child);
     if (module_is_wanted(child) && !module_serves(child) && length < sizeof(missing))
-      length += (size_t)snprintf(missing + length, sizeof(missing) - length, "%s%s", length ? ", " : "", child->id);
+      length +=
+          (size_t)snprintf(missing + length, sizeof(missing) - length, "%s%s", length ? ", " : "", child->config->id);
   }
   bool whole = core_serves(supervisor) && ready == wanted;
   const char *word = whole ? "serving" : supervisor->upward.announced ? "degraded" : "starting";
@@ -189,6 +190,8 @@ void upward_failed(struct supervisor *supervisor, const struct error *err, int e
 
 void upward_reload_begins(struct supervisor *supervisor) {
   char text[96];
+  if (!supervisor->upward.announced)
+    return; /* READY=1 would say too much at its end */
   snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reading the configuration again",
            (long long)clock_monotonic_us());
   say(supervisor, text);
@@ -199,7 +202,7 @@ void upward_reload_ends(struct supervisor *supervisor, const char *outcome) {
   str_copy(why, sizeof(why), outcome);
   clean(why);
   upward_status_write(supervisor, status, sizeof(status));
-  snprintf(text, sizeof(text), "READY=1\nSTATUS=%s; %s", status, why);
+  snprintf(text, sizeof(text), "%sSTATUS=%s; %s", supervisor->upward.announced ? "READY=1\n" : "", status, why);
   supervisor->upward.status[0] = '\0'; /* the next news is told, whatever was told before */
   say(supervisor, text);
 }

@@ -124,6 +124,12 @@ const struct config_listener *config_listener_find(const struct config *config, 
 int config_call_number(const char *name);
 int config_call_last(void);
 
+/* Path of the first key that differs, in the order of the table, but for `except` (NULL: none); NULL: nothing differs.
+ * Of the root: without listeners and modules. */
+const char *config_root_difference(const struct config *a, const struct config *b, const char *except);
+const char *config_listener_difference(const struct config_listener *a, const struct config_listener *b);
+const char *config_module_difference(const struct config_module *a, const struct config_module *b, const char *except);
+
 /* The overrides in force (environment and --set), one "key=value" a line, for GATEHOUSE_SET of a child that reads the
  * same configuration. The caller frees with base_free. */
 char *config_overrides_text(const struct config_source *source);
