@@ -28,6 +28,7 @@ from stack import Stack
 
 GIVE_UP_S = 30
 HEALTHY_S = 2
+CREDIT_S = 1.1  # of life earn one restart at once: killed faster, a module backs off, and that is not what is measured here
 PROCESS_UP_MS, MODULE_READY_MS, CORE_MS, SUPERVISOR_MB = 1.5, 10, 25, 3  # budgets
 SOCKET = "service.sock"
 
@@ -164,9 +165,9 @@ def contend(options):
                 contender.at_once.append(contender.back_again_ms())
             say(f"supervise: round {number + 1} of {rounds}")
         weights = [contender.weight_mb() for contender in contenders]
-    limit = percentile(contenders[0].healthy, 0.5)
     rows = []
     for kind, title in (("healthy", "after 2 s and more of health"), ("at_once", "at once after its start")):
+        limit = percentile(getattr(contenders[0], kind), 0.5)
         for contender in contenders:
             took, ours = getattr(contender, kind), contender.name.startswith("gatehouse")
             rows.append(Row(f"{contender.name}: kill -9 to serving {title}: p50", percentile(took, 0.5), "ms", limit, "bare pidfd supervisor",
@@ -202,7 +203,7 @@ def real(options, upstream):
             caller, took = Caller(gateway, "mcp"), []
             for _ in range(max(5, options.kills // 4)):
                 gateway.wait_ready()
-                time.sleep(options.settle)
+                time.sleep(max(options.settle, CREDIT_S))
                 took.append(back_again_ms(gateway, name, caller))
             caller.close()
             rows.append(Row(f"gatehouse, {name}: kill -9 to the next served tools/call: p50", percentile(took, 0.5), "ms",
