@@ -43,7 +43,12 @@ class Contender:
             # A session of its own, so that whatever is left at the end can be ended by its group.
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
                                             env={"PATH": os.environ["PATH"], "HOME": str(directory)}, start_new_session=True)
-        self.pid = self.serving(0)
+        self.pid = 0
+        try:
+            self.pid = self.serving(0)
+        except Failure:
+            self.__exit__()
+            raise
 
     def __enter__(self):
         return self
@@ -55,7 +60,7 @@ class Contender:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for pid in (self.pid, *self.helpers):
+        for pid in filter(None, (self.pid, *self.helpers)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
