@@ -54,13 +54,15 @@ class Contender:
         return self
 
     def __exit__(self, *_):
+        # Looked up while the supervisor lives: afterwards the service's parent is somebody else.
+        below = [pid for pid in (self.pid, *self.helpers) if pid]
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for pid in filter(None, (self.pid, *self.helpers)):
+        for pid in below:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
