@@ -224,7 +224,7 @@ static bool node_read(struct psg_graph *graph, struct bytes *bytes, struct psg_n
   char id[ID_UUID_BYTES];
   if (!take(bytes, &type, 1) || !take(bytes, key, sizeof(key)) || !number_take(bytes, &revision) ||
       !number_take(bytes, &length) || length == 0 || length > STORE_VALUE_MAX_BYTES ||
-      (type & ~NODE_OWNED) >= PSG_TYPE_COUNT || psg_graph_find_key(graph, key))
+      (type & ~NODE_OWNED) >= PSG_TYPE_COUNT)
     return false;
   enum psg_type of = (enum psg_type)(type & ~NODE_OWNED);
   psg_uuid_format(key, id);
@@ -234,7 +234,7 @@ static bool node_read(struct psg_graph *graph, struct bytes *bytes, struct psg_n
     return false;
   before[of] = *node =
       psg_graph_node_restore(graph, of, key, object->data, (size_t)length, revision, type & NODE_OWNED);
-  return true;
+  return *node != NULL;
 }
 
 static bool nodes_read(struct psg_graph *graph, struct bytes *bytes, struct psg_node **nodes, uint64_t count) {
@@ -253,9 +253,8 @@ static bool edges_read(struct psg_graph *graph, struct bytes *bytes, struct psg_
   for (uint64_t i = 0; i < header->edge_count; i++) {
     if (!number_take(bytes, &type) || !difference_take(bytes, &from) || !difference_take(bytes, &to) ||
         from >= header->node_count || to >= header->node_count || type >= PSG_EDGE_COUNT ||
-        psg_graph_edge_find(graph, (enum psg_edge_type)type, nodes[from], nodes[to]))
+        !psg_graph_edge_add(graph, (enum psg_edge_type)type, nodes[from], nodes[to]))
       return false;
-    psg_graph_edge_add(graph, (enum psg_edge_type)type, nodes[from], nodes[to]);
   }
   return bytes->left == 0;
 }

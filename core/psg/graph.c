@@ -10,8 +10,8 @@
 /* A graph begins with the room for its usual thousands of nodes, so that loading one does not rehash on the way. */
 #undef HASH_INITIAL_NUM_BUCKETS
 #undef HASH_INITIAL_NUM_BUCKETS_LOG2
-#define HASH_INITIAL_NUM_BUCKETS 1024u
-#define HASH_INITIAL_NUM_BUCKETS_LOG2 10u
+#define HASH_INITIAL_NUM_BUCKETS 4096u
+#define HASH_INITIAL_NUM_BUCKETS_LOG2 12u
 
 static int nibble(char c) {
   if (c >= '0' && c <= '9')
@@ -59,14 +59,14 @@ struct psg_node *psg_graph_find(const struct psg_graph *graph, const char *id) {
 void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node) {
   node->revision++;
   graph->version++;
-  if (node->change != PSG_UNCHANGED)
+  if (node->change != PSG_UNCHANGED || graph->loading)
     return;
   node->change = PSG_UPDATED;
   DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
 }
 
-/* key and id of the node are set. */
-static void node_enter(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length,
+/* key and id of the node are set. hash: of the key. */
+static void node_enter(struct psg_graph *graph, struct psg_node *node, unsigned hash, const char *object, size_t length,
                        size_t spare) {
   BASE_CHECK(length + spare < UINT32_MAX);
   node->capacity = (uint32_t)(length + spare);
@@ -74,10 +74,12 @@ static void node_enter(struct psg_graph *graph, struct psg_node *node, const cha
   memcpy(node->object, object, length);
   node->object[length] = 0;
   node->length = (uint32_t)length;
-  node->change = PSG_ADDED;
-  HASH_ADD(hh, graph->nodes, key, PSG_UUID_BYTES, node);
-  DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
+  HASH_ADD_BYHASHVALUE(hh, graph->nodes, key, PSG_UUID_BYTES, hash, node);
   graph->version++;
+  if (graph->loading)
+    return;
+  node->change = PSG_ADDED;
+  DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
 }
 
 struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
@@ -88,20 +90,28 @@ struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type,
   node->type = type;
   node->owned = owned;
   node->revision = 1;
-  node_enter(graph, node, object, length, spare);
+  unsigned hash;
+  HASH_VALUE(node->key, PSG_UUID_BYTES, hash);
+  node_enter(graph, node, hash, object, length, spare);
   return node;
 }
 
 struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
                                         const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
                                         uint64_t revision, bool owned) {
-  struct psg_node *node = BASE_NEW(struct psg_node);
+  struct psg_node *node;
+  unsigned hash;
+  HASH_VALUE(key, PSG_UUID_BYTES, hash);
+  HASH_FIND_BYHASHVALUE(hh, graph->nodes, key, PSG_UUID_BYTES, hash, node);
+  if (node)
+    return NULL;
+  node = BASE_NEW(struct psg_node);
   memcpy(node->key, key, PSG_UUID_BYTES);
   psg_uuid_format(key, node->id);
   node->type = type;
   node->owned = owned;
   node->revision = revision;
-  node_enter(graph, node, object, length, 0);
+  node_enter(graph, node, hash, object, length, 0);
   return node;
 }
 
@@ -148,16 +158,26 @@ struct psg_edge *psg_graph_edge_find(const struct psg_graph *graph, enum psg_edg
 
 struct psg_edge *psg_graph_edge_add(struct psg_graph *graph, enum psg_edge_type type, struct psg_node *from,
                                     struct psg_node *to) {
-  struct psg_edge *edge = BASE_NEW(struct psg_edge);
+  struct psg_edge_key key;
+  struct psg_edge *edge;
   struct psg_node *parent;
-  key_make(&edge->key, type, from, to);
+  unsigned hash;
+  key_make(&key, type, from, to);
+  HASH_VALUE(&key, sizeof(key), hash);
+  HASH_FIND_BYHASHVALUE(hh, graph->edges, &key, sizeof(key), hash, edge);
+  if (edge)
+    return NULL;
+  edge = BASE_NEW(struct psg_edge);
+  edge->key = key;
   edge->from = from;
   edge->to = to;
-  edge->change = PSG_ADDED;
-  HASH_ADD(hh, graph->edges, key, sizeof(edge->key), edge);
+  HASH_ADD_BYHASHVALUE(hh, graph->edges, key, sizeof(edge->key), hash, edge);
   DL_APPEND2(from->out, edge, out_prev, out_next);
   DL_APPEND2(to->in, edge, in_prev, in_next);
-  DL_APPEND2(graph->changed_edges, edge, change_prev, change_next);
+  if (!graph->loading) {
+    edge->change = PSG_ADDED;
+    DL_APPEND2(graph->changed_edges, edge, change_prev, change_next);
+  }
   if (psg_edge_is_parental(edge, &parent))
     parent->children++;
   else
@@ -188,7 +208,7 @@ void psg_graph_edge_delete(struct psg_graph *graph, struct psg_edge *edge) {
   struct psg_gone_edge gone = {.type = (enum psg_edge_type)edge->key.type};
   memcpy(gone.from, edge->from->id, ID_UUID_BYTES);
   memcpy(gone.to, edge->to->id, ID_UUID_BYTES);
-  if (!edge_unlink(graph, edge))
+  if (!edge_unlink(graph, edge) || graph->loading)
     return;
   if (graph->gone_edge_count == graph->gone_edge_capacity) {
     graph->gone_edge_capacity = graph->gone_edge_capacity ? graph->gone_edge_capacity * 2 : 16;
@@ -207,7 +227,7 @@ void psg_graph_node_delete(struct psg_graph *graph, struct psg_node *node) {
   HASH_DEL(graph->nodes, node);
   if (node->change != PSG_UNCHANGED)
     DL_DELETE2(graph->changed_nodes, node, change_prev, change_next);
-  if (node->change != PSG_ADDED) {
+  if (node->change != PSG_ADDED && !graph->loading) {
     if (graph->gone_node_count == graph->gone_node_capacity) {
       graph->gone_node_capacity = graph->gone_node_capacity ? graph->gone_node_capacity * 2 : 16;
       graph->gone_nodes = base_realloc_array(graph->gone_nodes, graph->gone_node_capacity, sizeof(gone));
@@ -251,7 +271,7 @@ void psg_graph_clear(struct psg_graph *graph) {
   psg_graph_node_delete(graph, node);
   base_free(graph->gone_nodes);
   base_free(graph->gone_edges);
-  *graph = (struct psg_graph){0};
+  *graph = (struct psg_graph){.loading = graph->loading};
 }
 
 char *psg_object_text(const char *object, size_t length, const char *field) {

@@ -165,6 +165,7 @@ struct psg_graph {
   size_t gone_node_count, gone_node_capacity, gone_edge_count, gone_edge_capacity;
   uint64_t logged_nodes, logged_edges; /* counts that the log says, as of the last flush */
   uint64_t version;                    /* moves with every change */
+  bool loading;                        /* what happens is what the log says: nothing of it counts as changed */
 };
 
 bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID_BYTES]);
@@ -174,7 +175,7 @@ struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t
 /* id is a UUID that is not in the graph; object is copied, with room for `spare` bytes more. */
 struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
                                     size_t length, size_t spare, bool owned);
-/* As it was written down: for loading. key is not in the graph. */
+/* As it was written down: for loading. NULL: key is in the graph already. */
 struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
                                         const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
                                         uint64_t revision, bool owned);
@@ -183,6 +184,7 @@ void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node); /* 
 void psg_graph_node_delete(struct psg_graph *graph, struct psg_node *node);  /* with its edges */
 struct psg_edge *psg_graph_edge_find(const struct psg_graph *graph, enum psg_edge_type type,
                                      const struct psg_node *from, const struct psg_node *to);
+/* NULL: it is there already. */
 struct psg_edge *psg_graph_edge_add(struct psg_graph *graph, enum psg_edge_type type, struct psg_node *from,
                                     struct psg_node *to);
 void psg_graph_edge_delete(struct psg_graph *graph, struct psg_edge *edge);

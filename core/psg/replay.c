@@ -137,16 +137,16 @@ static bool node_apply(struct psg *psg, const struct operation *operation, bool 
       !psg_uuid_parse(id.data, id.length, key))
     return false;
   enum psg_type type = psg_type_find(type_name.data, type_name.length);
-  struct psg_node *node = psg_graph_find_key(&psg->graph, key);
-  if (type == PSG_TYPE_NONE || (create ? node != NULL : !node || node->type != type))
+  if (type == PSG_TYPE_NONE)
     return false;
-  if (create) {
-    psg_graph_node_restore(&psg->graph, type, key, object.data, object.length, (uint64_t)revision,
-                           operation->owned.data != NULL);
-  } else {
-    psg_graph_node_set(&psg->graph, node, object.data, object.length);
-    node->revision = (uint64_t)revision;
-  }
+  if (create)
+    return psg_graph_node_restore(&psg->graph, type, key, object.data, object.length, (uint64_t)revision,
+                                  operation->owned.data != NULL) != NULL;
+  struct psg_node *node = psg_graph_find_key(&psg->graph, key);
+  if (!node || node->type != type)
+    return false;
+  psg_graph_node_set(&psg->graph, node, object.data, object.length);
+  node->revision = (uint64_t)revision;
   return true;
 }
 
@@ -168,13 +168,12 @@ static bool edge_apply(struct psg *psg, const struct operation *operation, bool 
   enum psg_edge_type type = psg_edge_type_find(type_name.data, type_name.length);
   if (type == PSG_EDGE_NONE)
     return false;
-  struct psg_edge *edge = psg_graph_edge_find(&psg->graph, type, from, to);
-  if (create == (edge != NULL))
-    return false;
   if (create)
-    psg_graph_edge_add(&psg->graph, type, from, to);
-  else
-    psg_graph_edge_delete(&psg->graph, edge);
+    return psg_graph_edge_add(&psg->graph, type, from, to) != NULL;
+  struct psg_edge *edge = psg_graph_edge_find(&psg->graph, type, from, to);
+  if (!edge)
+    return false;
+  psg_graph_edge_delete(&psg->graph, edge);
   return true;
 }
 
@@ -289,7 +288,7 @@ static bool event_visit(void *arg, const struct store_event *event) {
   return false;
 }
 
-bool psg_load(struct psg *psg, struct store *store, struct error *err) {
+static bool load(struct psg *psg, struct store *store, struct error *err) {
   struct replay replay = {.psg = psg};
   struct store_value value = {0};
   struct error missing = {0};
@@ -316,4 +315,11 @@ bool psg_load(struct psg *psg, struct store *store, struct error *err) {
                      (unsigned long long)(replay.bad_seq ? replay.bad_seq : seq));
   psg_graph_settle(&psg->graph);
   return true;
+}
+
+bool psg_load(struct psg *psg, struct store *store, struct error *err) {
+  psg->graph.loading = true;
+  bool good = load(psg, store, err);
+  psg->graph.loading = false;
+  return good;
 }
