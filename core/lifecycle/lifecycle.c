@@ -283,13 +283,6 @@ struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, s
   if (instance && given && peer_is_module(module, peer) && secret_equal(instance->channel_secret, given, length) &&
       (!module->pid || !peer->pid || module->pid == peer->pid || process_is_descendant(peer->pid, module->pid)))
     return instance;
-  if (given && module && peer_is_module(module, peer) && module->pid && module->pid == peer->pid &&
-      (!instance || !instance->channel_secret)) {
-    /* It was attached to the core before this one, or its runtime connection was lost, and it has not been given a new
-     * secret yet: nothing is wrong with it, and its clients must not hear that something is wrong with them. */
-    error_set(err, ERR_UNAVAILABLE, NULL);
-    return NULL;
-  }
   error_set(err, ERR_AUTH_CHANNEL, NULL);
   observe_audit_append(lifecycle->options.observe, &(struct observe_audit){.action = "spi.channel.denied",
                                                                            .actor = peer->listener,

@@ -148,7 +148,7 @@ static void canary_answered(void *arg, const struct rpc_status *status, void *re
     module->canary = MODULE_CANARY_BROKEN;
     text_set(&module->canary_message, "the core accepted a credential that it must refuse");
     log_event(LOG_ERROR, "module", "the deny path is broken: the canary was accepted");
-  } else if (status->code == RPC_UNAUTHENTICATED && !error_is(&status->error, ERR_AUTH_CHANNEL)) {
+  } else if (status->code == RPC_UNAUTHENTICATED) {
     module->canary = MODULE_CANARY_PROVEN;
     module->retry_ms = 0;
     text_set(&module->canary_message, NULL);
@@ -156,8 +156,7 @@ static void canary_answered(void *arg, const struct rpc_status *status, void *re
   } else {
     text_set(&module->canary_message, status->error.message);
     log_error_value(LOG_WARN, "module", "the deny path could not be proven yet", &status->error);
-    if (!error_is(&status->error, ERR_AUTH_CHANNEL)) /* a new core comes with a new secret */
-      retry_later(module);
+    retry_later(module);
   }
   module_readiness_update(module);
 }
@@ -234,8 +233,11 @@ static void channel_state(bool connected, void *arg) {
 }
 
 static void channel_open(struct module *module, const char *spi_socket, uint32_t in_flight_max) {
-  struct rpc_channel_options options = {
-      .in_flight_max = in_flight_max, .keep_connected = true, .on_state = channel_state, .arg = module};
+  struct rpc_channel_options options = {.in_flight_max = in_flight_max,
+                                        .keep_connected = true,
+                                        .denied_is_unavailable = true, /* a new core comes with a new secret */
+                                        .on_state = channel_state,
+                                        .arg = module};
   module_spi_limits(&options);
   text_set(&module->spi_socket, spi_socket);
   module->spi_in_flight_max = in_flight_max;

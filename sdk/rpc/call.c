@@ -200,6 +200,11 @@ static void stream_remote_end(struct rpc_stream *stream) {
     rpc_status_from_trailers(&status, (uint32_t)call->grpc_status, &call->received);
   else
     rpc_status_from_http(&status, call->http_status);
+  if (call->channel->options.denied_is_unavailable && error_is(&status.error, ERR_AUTH_CHANNEL)) {
+    struct error unavailable;
+    error_set(&unavailable, ERR_UNAVAILABLE, NULL);
+    rpc_status_from_error(&status, &unavailable);
+  }
   rpc_call_finish(call, &status);
 }
 

@@ -103,6 +103,8 @@ struct rpc_channel_options {
   uint32_t backoff_max_ms;     /* default 2000 */
   uint32_t connect_timeout_ms; /* from connect to the peer's SETTINGS; default 5000 */
   bool keep_connected;         /* connect at once and again after a loss, without waiting for a call */
+  bool denied_is_unavailable;  /* a call that the peer refuses for this channel's identity (auth.channel.denied) ends as
+                                  UNAVAILABLE: whoever the call is for has nothing to do with that identity */
   const char *user_agent;      /* default "gatehouse/<version>" */
   void (*on_state)(bool connected, void *arg); /* the channel became usable, or stopped being so; may be NULL */
   void *arg;                                   /* for on_state */

@@ -118,6 +118,18 @@ START_TEST(a_call_without_the_secret_is_unauthenticated) { /* TRN-4 */
 }
 END_TEST
 
+START_TEST(a_refusal_of_the_channel_can_be_told_as_unavailable) {
+  server_stop();
+  static char expected[] = "s3cret";
+  server_start(&(struct rpc_server_options){.authorize_call = secret_check, .arg = expected});
+  rpc_channel_close(&channel);
+  channel = rpc_channel_create(base, support_path, &(struct rpc_channel_options){.denied_is_unavailable = true});
+  call_unary("/test.Echo/Unary", NULL, 0, NULL);
+  ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  ck_assert(error_is(&result.status.error, ERR_UNAVAILABLE) && result.status.error.retryable);
+}
+END_TEST
+
 START_TEST(a_deadline_ends_the_call_on_both_sides) { /* TRN-3 */
   int64_t start_ms = clock_monotonic_ms();
   call_unary("/test.Echo/Hang", NULL, 0, &(struct rpc_call_options){.deadline_ms = 50});
@@ -310,6 +322,7 @@ int main(void) {
   tcase_add_test(tests, metadata_and_deadline_reach_the_server_and_come_back);
   tcase_add_loop_test(tests, bad_metadata_fails_the_call, 0, 6);
   tcase_add_test(tests, a_call_without_the_secret_is_unauthenticated);
+  tcase_add_test(tests, a_refusal_of_the_channel_can_be_told_as_unavailable);
   tcase_add_test(tests, a_deadline_ends_the_call_on_both_sides);
   tcase_add_loop_test(tests, cancelling_reaches_the_handler_and_silences_the_caller, 0, 2);
   tcase_add_test(tests, cancelling_before_the_request_is_flushed_is_safe);

@@ -1,4 +1,4 @@
-"""Nonsense where trusted bytes are expected: on the supervisor's control channel (both ways, also well-formed orders of past generations),
+"""Nonsense where trusted bytes are expected (TRN-4, LIF-11): on the supervisor's control channel (both ways, also well-formed orders of past generations),
 on the SPI and runtime sockets of every module, on the public doors, and in what a module answers. Sockets of running processes are taken
 by pidfd_getfd: what is written there, the other side takes for the process's own words."""
 import contextlib
@@ -134,7 +134,7 @@ def channel(do, socket_name, from_module):
     def act(trial):
         world, module = trial.world, trial.scenario.victim
         judged = (do, socket_name, from_module) == (write_noise, "runtime", True)  # it speaks nonsense itself: it is ended for that
-        trial.hits = {module if judged else f"channel {module}"}
+        trial.hits = {module, f"answers {module}"} if judged else {f"channel {module}"}
         before = world.processes()
         found = ends(world, module, socket_name, module if from_module else "core")
         if not found:

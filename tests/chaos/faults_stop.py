@@ -1,5 +1,5 @@
-"""SIGSTOP of every process: for a while, which may cost time and nothing else; for ever, until a probe has it killed; and across the death
-of another."""
+"""SIGSTOP of every process: for a while, which may cost time and nothing else; for ever, until a probe has it killed (LIF-4); and across the
+death of another."""
 import os
 import signal
 import time

@@ -69,15 +69,16 @@ class Replay:
 
 
 def check(admin):
-    """Replays the log and compares with what the core has. Answers the Replay."""
+    """Replays the log and compares with what the core has. Answers the Replay and how many runs of the core it saw ended by force."""
     for _ in range(20):  # what is collected meanwhile is written within milliseconds
         before = admin.call("EventAdminService/GetStateHash")
-        replay = Replay(admin.events())
+        events = admin.events()
+        replay = Replay(events)
         after = admin.call("EventAdminService/GetStateHash")
         if before == after and (len(replay.nodes), len(replay.edges)) == (int(after["nodeCount"]), int(after["edgeCount"])):
             if replay.hash() != after["stateHash"]:
                 raise Broken(f"the replay's hash is {replay.hash()}, the core's is {after['stateHash']}")
-            return replay
+            return replay, runs_ended(events)
     raise Broken(f"the replay has {len(replay.nodes)} nodes and {len(replay.edges)} edges, the core {after}")
 
 
@@ -93,6 +94,7 @@ def causes(replay, module, generation):
     return [one for one in found if one[1]]
 
 
-def runs_ended(replay):
-    """How many runs of the core ended without being asked, as later runs noted."""
-    return sum(1 for node, kind in replay.kinds.items() if kind == "TraceNode" and node in replay.nodes and replay.nodes[node]["status"] == "failed")
+def runs_ended(events):
+    """How many runs of the core ended without having been asked to, as the next one noted."""
+    return sum(1 for _, event in events if event["event_type"] == "trace_status_changed" and event["stage_status"] == "failed"
+               and event["payload"]["reason"] == "core.restarted")

@@ -128,8 +128,10 @@ class Module(grpc.GenericRpcHandler):
             runtime_modes=[module_pb2.RUNTIME_MODE_SIDECAR], ingress_modes=[module_pb2.INGRESS_MODE_DIRECT], spi_families=FAMILIES,
             health=module_pb2.HealthSupport(readiness=True, liveness=True)).SerializeToString()
 
-    def on_initialize(self, data, _context):
+    def on_initialize(self, data, context):
         hold("initialize")
+        if not context.is_active():
+            return b""  # the core that asked is gone: the next one has asked anew
         self.initialize = module_pb2.InitializeRequest.FromString(data)
         self.proven.clear()
         threading.Thread(target=self.prove, args=(self.initialize,), daemon=True).start()

@@ -1,4 +1,5 @@
 """Processes as the kernel shows them: children, descriptors, orphans, limits; and descriptors of others by pidfd_getfd (root)."""
+import collections
 import contextlib
 import ctypes
 import os
@@ -143,6 +144,17 @@ def connected_to(pid, path):
         else:
             one.close()
     return found
+
+
+def socket_names(pid):
+    """How many Unix sockets of each name (its own, or its peer's) a process has, as far as they can be looked at."""
+    names = collections.Counter()
+    for one in sockets(pid):
+        with contextlib.suppress(OSError):
+            name = one.getsockname() or one.getpeername()
+            names[name if isinstance(name, str) else name.decode(errors="replace")] += 1
+        one.close()
+    return dict(names)
 
 
 def packet_sockets(pid, peer):

@@ -1,4 +1,4 @@
-"""A module that is held down: it stays so across the death of the core and of everything, its clients are told in their protocol's form, and
+"""A module that is held down (LIF-8): it stays so across the death of the core and of everything, its clients are told in their protocol's form, and
 the others serve."""
 import contextlib
 import time

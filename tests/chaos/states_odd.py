@@ -1,8 +1,6 @@
 """Every state that a module can be in, held for as long as a scenario needs it by the fixture module odd_module.py; in each the module is
-killed, the core is killed, or the module is stopped for a while."""
+killed, the core is killed, or the module is stopped for a while (LIF-1, LIF-7, LIF-12)."""
 import contextlib
-import os
-import signal
 import time
 
 import procs

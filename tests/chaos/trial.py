@@ -3,7 +3,6 @@ import dataclasses
 import time
 import typing
 
-import procs
 from admin import Refused
 from common import Broken
 from doors import WRONG, serves_again_ms
@@ -118,9 +117,6 @@ def state_at_death(world, module, generation):
     """The state in which that life of a module was when it ended, from its history."""
     for entry in world.admin.describe(module).get("history", []):  # newest first
         if int(entry.get("generation", 0)) == generation and entry["toState"] in ("failed", "stopped"):
-            return entry["fromState"]
+            unseen = (entry["fromState"], entry["toState"]) == ("discovered", "stopped")  # its socket had not been found
+            return "starting" if unseen else entry["fromState"]
     return "starting"
-
-
-def living(world, name):
-    return procs.state(world.pid(name))

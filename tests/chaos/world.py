@@ -5,7 +5,9 @@ lingers in every state and answers as badly as it is told to. Kind "quarantine":
 """
 import collections
 import contextlib
+import functools
 import json
+import os
 import pathlib
 import re
 import socket
@@ -43,6 +45,20 @@ def free_ports(count):
         return [probe.getsockname()[1] for probe in probes]
 
 
+def mount(path):
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0755", "tmpfs", path]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@functools.cache
+def may_mount():
+    with tempfile.TemporaryDirectory(prefix="ghc") as path:
+        if os.geteuid() != 0 or not mount(path):
+            return False
+        subprocess.run(["umount", "-l", path], check=True)
+        return True
+
+
 def permitted(hits):
     """{door: outcomes that keep the promise} when these were hit: processes, "channel X" (a connection of X that lives on) and "answers X"
     (what X says is nonsense). A payload that is wrong never does."""
@@ -64,7 +80,7 @@ class World:
         self.kind, self.pace_s = kind, pace_s
         self.cleanup = contextlib.ExitStack()
         self.deaths = []  # (module, generation) that were killed
-        self.core_deaths = 0
+        self.core_deaths = 0  # of cores that served; one that is killed while it starts may have written nothing yet
         try:
             self.build()
         except BaseException:
@@ -104,8 +120,7 @@ class World:
         """A folder on a disk of its own, which can be filled; None where none can be mounted."""
         path = self.directory / "disk"
         path.mkdir()
-        out = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0755", "tmpfs", path], capture_output=True, check=False)
-        if out.returncode != 0:
+        if not may_mount() or not mount(path):
             return None
         self.cleanup.callback(subprocess.run, ["umount", "-l", path], check=True)
         (path / "state").mkdir(mode=0o700)
@@ -214,6 +229,7 @@ class World:
     # ---- killing ----
 
     def note_death(self, name, generation):
+        """generation: 0 when its end was ordered and nothing has to be said of it."""
         if name == "core":
             self.core_deaths += 1
         elif generation:
@@ -265,10 +281,11 @@ class World:
     def measure(self):
         """What may not grow: descriptors of each process, kept connections to an upstream left out; files in the run directory."""
         pooled = procs.connections_to({self.wire.port, self.notes.port})
+        found = self.processes()
         count = {name: sorted(re.sub(r":\[.*", "", target) for target in procs.descriptors(process["pid"]).values() if target not in pooled)
-                 for name, process in self.processes().items()}
+                 for name, process in found.items()}
         files = sorted(str(path.relative_to(self.gateway.run)) for path in self.gateway.run.rglob("*") if not path.is_dir())
-        return {"descriptors": count, "files": files}
+        return {"descriptors": count, "files": files, "pids": {name: process["pid"] for name, process in found.items()}}
 
     def audit(self):
         """[what is broken]. Holds the load meanwhile."""
@@ -287,10 +304,12 @@ class World:
 
     def check_log(self):
         """The event log replays to the graph that the core has, and says why each one died."""
-        replay = graphlog.check(self.admin)
+        replay, runs = graphlog.check(self.admin)
         silent = [f"{name} generation {generation}" for name, generation in self.deaths if not graphlog.causes(replay, name, generation)]
         if silent:
             raise Broken(f"the event log has no cause for the death of {silent}")
+        if runs < self.core_deaths:
+            raise Broken(f"a core that served was killed {self.core_deaths} times, the event log says so of {runs}")
         self.deaths.clear()
 
     def check_leaks(self):
@@ -301,7 +320,7 @@ class World:
             for name, kinds in now["descriptors"].items():
                 new = collections.Counter(kinds) - collections.Counter(self.first["descriptors"].get(name, kinds))
                 if len(kinds) > len(self.first["descriptors"].get(name, kinds)):
-                    more.append(f"{name}: {dict(new)} more than in the beginning")
+                    more.append(f"{name}: {dict(new)} more than in the beginning; its Unix sockets: {procs.socket_names(now['pids'][name])}")
             new = set(now["files"]) - set(self.first["files"])
             return more + ([f"files: {sorted(new)}"] if new else [])
         try:
