@@ -8,6 +8,7 @@ import collections
 import multiprocessing
 import pathlib
 import random
+import signal
 import sys
 import time
 import traceback
@@ -128,7 +129,8 @@ def run(options):
     context, results, crashes = multiprocessing.get_context("fork"), [], []
     queue = context.Queue()
     shares = share(options.scenarios, options.seed)
-    workers = [context.Process(target=worker_main, args=(kind, part, number, options, queue)) for number, (kind, part) in enumerate(shares)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # of the workers too: each puts its gateway away
+    workers = [context.Process(target=worker_main, args=(kind, part, number, options, queue), daemon=True) for number, (kind, part) in enumerate(shares)]
     for worker in workers:
         worker.start()
     running = len(workers)
