@@ -12,6 +12,7 @@
 #include "wire/nano/core/spi/catalog/v1/catalog.pb.h"
 
 #define INVOKE_METHOD "/core.spi.catalog.v1.CatalogService/Invoke"
+#define ITEM_BLOCK_BYTES 512   /* what a small item takes decoded, above its length */
 #define DEADLINE_GRACE_MS 1000 /* the core's own deadline answers first */
 
 /* ---- what the client sees ---- */
@@ -158,7 +159,9 @@ static void invoke_message(void *arg, const uint8_t *message, size_t length) {
   struct error err = {0};
   if (!call)
     return;
-  if (!rpc_message_decode(message, length, core_common_v1_InvokeItem_fields, &item, &err)) {
+  struct arena *arena = arena_create(ITEM_BLOCK_BYTES + length);
+  if (!rpc_message_decode(message, length, core_common_v1_InvokeItem_fields, &item, arena, &err)) {
+    arena_free(&arena);
     mcp_call_stream_cancel(call);
     mcp_tool_fail(call, &err);
     return;
@@ -176,7 +179,7 @@ static void invoke_message(void *arg, const uint8_t *message, size_t length) {
   default: /* started, partial and requests to the caller: nothing of the kind was asked for */
     break;
   }
-  wire_release(core_common_v1_InvokeItem_fields, &item);
+  arena_free(&arena);
 }
 
 static void invoke_ended(void *arg, const struct rpc_status *status) {

@@ -11,6 +11,7 @@
 
 #define INVOCATION_MAGIC 0x494e564fu
 #define DISCOVERY_MAGIC 0x44495343u
+#define REQUEST_BLOCK_BYTES 1536 /* what a plan takes decoded, above twice its length */
 
 struct module_invocation {
   uint32_t magic;
@@ -18,6 +19,7 @@ struct module_invocation {
   struct module *module;
   struct rpc_server_call *call;
   core_module_v1_InvokeRequest request;
+  struct arena *arena; /* holds the request, and this */
   void (*on_cancel)(struct module_invocation *, void *);
   void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *);
   void *arg;
@@ -28,9 +30,17 @@ struct module_discovery {
   struct module *module;
   struct rpc_server_call *call;
   core_module_v1_DiscoverRequest request;
+  struct arena *arena; /* holds the request, and this */
   void (*on_cancel)(struct module_discovery *, void *);
   void *arg;
 };
+
+/* A plan carries credentials. */
+static void plan_wipe(core_common_v1_InvocationPlan *plan) {
+  for (pb_size_t i = 0; i < plan->headers_count; i++)
+    if (plan->headers[i].value)
+      explicit_bzero(plan->headers[i].value, strlen(plan->headers[i].value));
+}
 
 /* ---- Invoke ---- */
 
@@ -49,14 +59,15 @@ void module_invocation_begin(struct module *module, struct rpc_server_call *call
     rpc_server_call_fail(call, &err);
     return;
   }
-  struct module_invocation *invocation = BASE_NEW(struct module_invocation);
-  if (!wire_decode(core_module_v1_InvokeRequest_fields, &invocation->request, message, length, &err) ||
+  struct arena *arena = arena_create(REQUEST_BLOCK_BYTES + 2 * length);
+  struct module_invocation *invocation = arena_alloc(arena, sizeof(*invocation));
+  if (!rpc_message_decode(message, length, core_module_v1_InvokeRequest_fields, &invocation->request, arena, &err) ||
       (!invocation->request.plan && !error_set(&err, ERR_ARGUMENT_MISSING, "the plan is missing"))) {
-    wire_release(core_module_v1_InvokeRequest_fields, &invocation->request);
-    base_free(invocation);
+    arena_free(&arena);
     rpc_server_call_fail(call, &err);
     return;
   }
+  invocation->arena = arena;
   invocation->magic = INVOCATION_MAGIC;
   invocation->module = module;
   invocation->call = call;
@@ -107,14 +118,10 @@ void module_invocation_finish(struct module_invocation *invocation, const struct
   }
   TAILQ_REMOVE(&module->invocations, invocation, entry);
   module->invocation_count--;
-  /* The plan carried a credential. */
-  core_common_v1_InvocationPlan *plan = invocation->request.plan;
-  for (pb_size_t i = 0; i < plan->headers_count; i++)
-    if (plan->headers[i].value)
-      explicit_bzero(plan->headers[i].value, strlen(plan->headers[i].value));
-  wire_release(core_module_v1_InvokeRequest_fields, &invocation->request);
+  plan_wipe(invocation->request.plan);
+  struct arena *arena = invocation->arena;
   invocation->magic = 0;
-  base_free(invocation);
+  arena_free(&arena);
   module_drain_advance(module);
 }
 
@@ -170,14 +177,15 @@ void module_discovery_begin(struct module *module, struct rpc_server_call *call,
     rpc_server_call_fail(call, &err);
     return;
   }
-  struct module_discovery *discovery = BASE_NEW(struct module_discovery);
-  if (!wire_decode(core_module_v1_DiscoverRequest_fields, &discovery->request, message, length, &err) ||
+  struct arena *arena = arena_create(REQUEST_BLOCK_BYTES + 2 * length);
+  struct module_discovery *discovery = arena_alloc(arena, sizeof(*discovery));
+  if (!rpc_message_decode(message, length, core_module_v1_DiscoverRequest_fields, &discovery->request, arena, &err) ||
       (!discovery->request.plan && !error_set(&err, ERR_ARGUMENT_MISSING, "the plan is missing"))) {
-    wire_release(core_module_v1_DiscoverRequest_fields, &discovery->request);
-    base_free(discovery);
+    arena_free(&arena);
     rpc_server_call_fail(call, &err);
     return;
   }
+  discovery->arena = arena;
   discovery->magic = DISCOVERY_MAGIC;
   discovery->module = module;
   discovery->call = call;
@@ -206,9 +214,10 @@ void module_discovery_finish(struct module_discovery *discovery, const struct er
     rpc_server_call_fail(discovery->call, err);
   else
     rpc_server_call_finish(discovery->call, NULL);
-  wire_release(core_module_v1_DiscoverRequest_fields, &discovery->request);
+  struct arena *arena = discovery->arena;
+  plan_wipe(discovery->request.plan);
   discovery->magic = 0;
-  base_free(discovery);
+  arena_free(&arena);
 }
 
 void module_discovery_handle(struct module_discovery *discovery, void (*on_cancel)(struct module_discovery *, void *),

@@ -1,14 +1,13 @@
 /* call.c: client calls, unary and streaming: the request headers, what the answer's headers and end mean, and the one
  * place where a call ends (rpc_call_finish). Call objects are pooled by their channel with their small buffers, so that
  * a call costs no allocation of ours once the channel is warm. */
-#include <pb_decode.h>
-
 #include "sdk/base/secret.h"
 #include "sdk/base/str.h"
 #include "sdk/rpc/rpc_client_internal.h"
 
 #define CALL_MAGIC 0x5250434cu
 #define UNARY_DEADLINE_MS 30000
+#define REPLY_BLOCK_BYTES 512    /* what a small reply takes decoded, above twice its length */
 #define HEADER_OVERHEAD_BYTES 32 /* RFC 9113, 10.5.1 */
 
 static struct rpc_call *call_of(struct rpc_stream *stream) {
@@ -60,15 +59,14 @@ static void deliver_unary_message(struct rpc_call *call, const struct rpc_status
     call->callback.message(call->arg, status, NULL);
     return;
   }
-  void *message = base_calloc(1, call->reply_bytes);
+  struct arena *arena = arena_create(REPLY_BLOCK_BYTES + 2 * reply_length);
+  void *message = arena_alloc(arena, call->reply_bytes);
   struct rpc_status malformed = {.code = RPC_INTERNAL};
-  if (rpc_message_decode(reply, reply_length, call->reply_fields, message, &malformed.error)) {
+  if (rpc_message_decode(reply, reply_length, call->reply_fields, message, arena, &malformed.error))
     call->callback.message(call->arg, status, message);
-    pb_release(call->reply_fields, message);
-  } else {
+  else
     call->callback.message(call->arg, &malformed, NULL);
-  }
-  base_free(message);
+  arena_free(&arena);
 }
 
 void rpc_call_finish(struct rpc_call *call, const struct rpc_status *status) {

@@ -1,5 +1,4 @@
-/* message.c: nanopb messages on top of bytes. Encoding goes straight into the stream's send buffer. */
-#include <pb_decode.h>
+/* message.c: nanopb messages made into frames, straight in the stream's send buffer. */
 #include <pb_encode.h>
 
 #include "sdk/rpc/rpc_internal.h"
@@ -33,12 +32,4 @@ bool rpc_frame_append_message(struct buf *target, const pb_msgdesc_t *fields, co
   }
   target->length = before;
   return append_by_nanopb(target, fields, message);
-}
-
-bool rpc_message_decode(const uint8_t *message, size_t length, const pb_msgdesc_t *fields, void *target,
-                        struct error *err) {
-  pb_istream_t stream = pb_istream_from_buffer(message, length);
-  if (!pb_decode(&stream, fields, target)) /* releases what it allocated */
-    return error_set(err, ERR_RPC_MESSAGE_MALFORMED, NULL);
-  return true;
 }

@@ -1,6 +1,5 @@
 /* message_test.c: the typed helpers: nanopb messages in both directions, and answers that do not decode. */
 #include <check.h>
-#include <pb_decode.h>
 #include <sys/socket.h>
 
 #include "sdk/rpc/rpc_test_support.h"
@@ -20,13 +19,14 @@ static void next(struct rpc_server_call *call, const uint8_t *message, size_t le
   (void)arg;
   Note note = {0};
   struct error err;
-  if (!rpc_message_decode(message, length, &Note_msg, &note, &err)) {
+  struct arena *arena = arena_create(0);
+  if (rpc_message_decode(message, length, &Note_msg, &note, arena, &err)) {
+    note.number++;
+    rpc_server_call_reply_message(call, &Note_msg, &note);
+  } else {
     rpc_server_call_fail(call, &err);
-    return;
   }
-  note.number++;
-  rpc_server_call_reply_message(call, &Note_msg, &note);
-  pb_release(&Note_msg, &note);
+  arena_free(&arena);
 }
 
 static void broken(struct rpc_server_call *call, const uint8_t *message, size_t length, void *arg) {

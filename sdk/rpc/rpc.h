@@ -23,6 +23,7 @@
 
 #include <pb.h>
 
+#include "sdk/base/arena.h"
 #include "sdk/base/error.h"
 
 struct event_base;
@@ -156,8 +157,9 @@ struct rpc_call *rpc_call_unary(struct rpc_channel *channel, const char *method,
                                 size_t request_length, const struct rpc_call_options *options,
                                 rpc_unary_callback *callback, void *arg);
 
-/* The same with nanopb messages. reply points to a decoded struct of reply_bytes, released after the callback; it is
- * NULL unless status->code is RPC_OK. An answer that does not decode is rpc.message.malformed. */
+/* The same with nanopb messages. reply points to a decoded struct of reply_bytes, which goes after the callback with
+ * all that its fields point to (nothing of it can be kept or freed); it is NULL unless status->code is RPC_OK. An
+ * answer that does not decode is rpc.message.malformed. */
 typedef void rpc_unary_message_callback(void *arg, const struct rpc_status *status, void *reply);
 struct rpc_call *rpc_call_unary_message(struct rpc_channel *channel, const char *method,
                                         const pb_msgdesc_t *request_fields, const void *request,
@@ -198,10 +200,12 @@ void rpc_call_cancel(struct rpc_call *call);
  * also be called from inside the call's last callback, where everything the peer sent is there. */
 const char *rpc_call_metadata(const struct rpc_call *call, const char *name, size_t *length);
 
-/* Decodes one message of a stream into target (zeroed by the caller); release it with pb_release(fields, target).
- * Error: rpc.message.malformed, then nothing is left to release. */
+/* Decodes one message into target (zeroed by the caller). Everything that its fields point to lives in the arena and
+ * goes with it: it is never released piece by piece (no pb_release, no wire_release). For messages whose texts, bytes,
+ * sub-messages and arrays are pointers, as those of sdk/wire are. Error: rpc.message.malformed; what target holds then
+ * is not to be used. */
 bool rpc_message_decode(const uint8_t *message, size_t length, const pb_msgdesc_t *fields, void *target,
-                        struct error *err);
+                        struct arena *arena, struct error *err);
 
 /* ---- server --------------------------------------------------------------------------------------------------- */
 
