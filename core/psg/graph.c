@@ -65,12 +65,45 @@ void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node) {
   DL_APPEND2(graph->changed_nodes, node, change_prev, change_next);
 }
 
+/* A node or an edge, zeroed; *in_slab: what it is given back by. */
+static void *piece_new(struct psg_graph *graph, size_t size_bytes, bool *in_slab) {
+  void *piece = graph->loading ? psg_slab_take(&graph->slab, size_bytes) : NULL;
+  *in_slab = piece != NULL;
+  return piece ? piece : base_calloc(1, size_bytes);
+}
+
+static void piece_free(void *piece, bool in_slab) {
+  if (in_slab)
+    psg_slab_give(piece);
+  else
+    base_free(piece);
+}
+
+void psg_graph_node_reserve(struct psg_node *node, size_t length) {
+  BASE_CHECK(length < UINT32_MAX);
+  if (length <= node->capacity)
+    return;
+  node->capacity = (uint32_t)length;
+  if (!node->object_in_slab) {
+    node->object = base_realloc(node->object, length + 1);
+    return;
+  }
+  char *object = base_alloc(length + 1);
+  memcpy(object, node->object, (size_t)node->length + 1);
+  psg_slab_give(node->object);
+  node->object = object;
+  node->object_in_slab = false;
+}
+
 /* key and id of the node are set. hash: of the key. */
 static void node_enter(struct psg_graph *graph, struct psg_node *node, unsigned hash, const char *object, size_t length,
                        size_t spare) {
   BASE_CHECK(length + spare < UINT32_MAX);
   node->capacity = (uint32_t)(length + spare);
-  node->object = base_alloc(node->capacity + 1);
+  node->object = graph->loading ? psg_slab_take(&graph->slab, (size_t)node->capacity + 1) : NULL;
+  node->object_in_slab = node->object != NULL;
+  if (!node->object)
+    node->object = base_alloc((size_t)node->capacity + 1);
   memcpy(node->object, object, length);
   node->object[length] = 0;
   node->length = (uint32_t)length;
@@ -101,11 +134,13 @@ struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type t
                                         uint64_t revision, bool owned) {
   struct psg_node *node;
   unsigned hash;
+  bool in_slab;
   HASH_VALUE(key, PSG_UUID_BYTES, hash);
   HASH_FIND_BYHASHVALUE(hh, graph->nodes, key, PSG_UUID_BYTES, hash, node);
   if (node)
     return NULL;
-  node = BASE_NEW(struct psg_node);
+  node = piece_new(graph, sizeof(*node), &in_slab);
+  node->in_slab = in_slab;
   memcpy(node->key, key, PSG_UUID_BYTES);
   psg_uuid_format(key, node->id);
   node->type = type;
@@ -116,11 +151,7 @@ struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type t
 }
 
 void psg_graph_node_set(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length) {
-  BASE_CHECK(length < UINT32_MAX);
-  if (length > node->capacity) {
-    node->capacity = (uint32_t)length;
-    node->object = base_realloc(node->object, length + 1);
-  }
+  psg_graph_node_reserve(node, length);
   memcpy(node->object, object, length);
   node->object[length] = 0;
   node->length = (uint32_t)length;
@@ -162,12 +193,14 @@ struct psg_edge *psg_graph_edge_add(struct psg_graph *graph, enum psg_edge_type 
   struct psg_edge *edge;
   struct psg_node *parent;
   unsigned hash;
+  bool in_slab;
   key_make(&key, type, from, to);
   HASH_VALUE(&key, sizeof(key), hash);
   HASH_FIND_BYHASHVALUE(hh, graph->edges, &key, sizeof(key), hash, edge);
   if (edge)
     return NULL;
-  edge = BASE_NEW(struct psg_edge);
+  edge = piece_new(graph, sizeof(*edge), &in_slab);
+  edge->in_slab = in_slab;
   edge->key = key;
   edge->from = from;
   edge->to = to;
@@ -199,7 +232,7 @@ static bool edge_unlink(struct psg_graph *graph, struct psg_edge *edge) {
   DL_DELETE2(edge->to->in, edge, in_prev, in_next);
   if (!logged)
     DL_DELETE2(graph->changed_edges, edge, change_prev, change_next);
-  base_free(edge);
+  piece_free(edge, edge->in_slab);
   graph->version++;
   return logged;
 }
@@ -234,8 +267,8 @@ void psg_graph_node_delete(struct psg_graph *graph, struct psg_node *node) {
     }
     graph->gone_nodes[graph->gone_node_count++] = gone;
   }
-  base_free(node->object);
-  base_free(node);
+  piece_free(node->object, node->object_in_slab);
+  piece_free(node, node->in_slab);
   graph->version++;
 }
 
@@ -271,6 +304,7 @@ void psg_graph_clear(struct psg_graph *graph) {
   psg_graph_node_delete(graph, node);
   base_free(graph->gone_nodes);
   base_free(graph->gone_edges);
+  psg_slab_close(&graph->slab);
   *graph = (struct psg_graph){.loading = graph->loading};
 }
 

@@ -1,6 +1,7 @@
 /* psg_internal.h: what the files of this room share.
  *
  *   graph.c       nodes and edges in memory; what changed since the last flush
+ *   slab.c        memory for a graph that is loaded
  *   tables.c      types, edges, statuses as tables
  *   journal.c     events that wait, batches, the store, retries
  *   update.c      what changed → GraphUpdateEvents
@@ -118,8 +119,9 @@ struct psg_node {
   char id[ID_UUID_BYTES];
   enum psg_type type;
   enum psg_change change;
-  bool owned;   /* the core's own: modules may not write it */
-  bool live;    /* spans and stages: running */
+  bool owned; /* the core's own: modules may not write it */
+  bool live;  /* spans and stages: running */
+  bool in_slab, object_in_slab;
   char *object; /* JSON, NUL behind length */
   uint32_t length, capacity;
   uint32_t place;                  /* in the checkpoint that is being written */
@@ -139,6 +141,7 @@ struct psg_edge_key {
 struct psg_edge {
   UT_hash_handle hh;
   struct psg_edge_key key;
+  bool in_slab;
   enum psg_change change;
   struct psg_node *from, *to;
   struct psg_edge *out_prev, *out_next, *in_prev, *in_next, *change_prev, *change_next;
@@ -166,7 +169,14 @@ struct psg_graph {
   uint64_t logged_nodes, logged_edges; /* counts that the log says, as of the last flush */
   uint64_t version;                    /* moves with every change */
   bool loading;                        /* what happens is what the log says: nothing of it counts as changed */
+  struct psg_chunk *slab;              /* while loading */
 };
+
+/* slab.c. Zeroed; NULL: ask the general allocator. */
+struct psg_chunk;
+void *psg_slab_take(struct psg_chunk **slab, size_t size_bytes);
+void psg_slab_give(void *piece);
+void psg_slab_close(struct psg_chunk **slab); /* nothing more is taken from it; the pieces stay */
 
 bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID_BYTES]);
 void psg_uuid_format(const uint8_t key[static PSG_UUID_BYTES], char text[static ID_UUID_BYTES]);
@@ -180,6 +190,7 @@ struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type t
                                         const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
                                         uint64_t revision, bool owned);
 void psg_graph_node_set(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length);
+void psg_graph_node_reserve(struct psg_node *node, size_t length);           /* room for an object so long */
 void psg_graph_node_changed(struct psg_graph *graph, struct psg_node *node); /* the object was edited in place */
 void psg_graph_node_delete(struct psg_graph *graph, struct psg_node *node);  /* with its edges */
 struct psg_edge *psg_graph_edge_find(const struct psg_graph *graph, enum psg_edge_type type,

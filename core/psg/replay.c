@@ -321,5 +321,6 @@ bool psg_load(struct psg *psg, struct store *store, struct error *err) {
   psg->graph.loading = true;
   bool good = load(psg, store, err);
   psg->graph.loading = false;
+  psg_slab_close(&psg->graph.slab);
   return good;
 }

@@ -20,10 +20,7 @@ void psg_status_set(struct psg *psg, struct psg_node *node, const char *status, 
     BASE_CHECK(at-- > node->object); /* every object of ours has it */
   while (*at != ',' || strncmp(at, STATUS_OPEN, open_length) != 0);
   size_t kept = (size_t)(at - node->object) + open_length, length = kept + status_length + 1 + more_length + 1;
-  if (length > node->capacity) {
-    node->capacity = (uint32_t)length;
-    node->object = base_realloc(node->object, length + 1);
-  }
+  psg_graph_node_reserve(node, length);
   char *out = node->object + kept;
   memcpy(out, status, status_length);
   out += status_length;
