@@ -20,6 +20,9 @@ BEGIN, END = "<!-- results: written by ./dev bench --write -->", "<!-- end of re
 TITLES = {"spi": "Calls of a module to the core (SPI)", "mcp": "tools/call over REST", "memory": "Memory and start",
           "kill": "kill -9 and back again", "supervise": "Supervisors: kill -9 to serving, and memory"}
 
+SETTLE_S = 1.1
+SETTLE_MIN_S = 1.0  # supervisor/backoff.h: what a life has to last to earn a restart at once
+
 
 def arguments():
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n", maxsplit=1)[0])
@@ -27,7 +30,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the median counts (5)")
     parser.add_argument("--milliseconds", type=int, default=1000, help="of one measurement in one round (1000)")
     parser.add_argument("--kills", type=int, default=50, help="of each process (50)")
-    parser.add_argument("--settle", type=float, default=1.1, help="seconds of calm between two kills (1.1)")
+    parser.add_argument("--settle", type=float, default=SETTLE_S,
+                        help=f"seconds of calm between two kills ({SETTLE_S}, at least {SETTLE_MIN_S}: a restart at once is earned by that)")
     parser.add_argument("--quick", action="store_true", help="two rounds of 300 ms, five kills: to see that it works")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a budget was missed")
@@ -35,6 +39,8 @@ def arguments():
     unknown = set(options.parts) - set(TITLES)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if options.settle < SETTLE_MIN_S:
+        parser.error(f"--settle: less than {SETTLE_MIN_S} s is a crash loop to the supervisor, which waits the longer before each restart")
     if options.quick:
         options.rounds, options.milliseconds, options.kills = 2, 300, 5
     options.parts = options.parts or list(TITLES)
