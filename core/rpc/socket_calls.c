@@ -4,7 +4,8 @@
  * message, as there is no TCP_INQ; is woken whenever a peer reads, as it watches every socket for writability,
  * edge-triggered; and writes every reply and every request by itself, each of which wakes the peer. So here
  *  - TCP_INQ is answered for Unix sockets: a read that was shorter than the room offered has left nothing behind
- *    (epoll(7)), unless the kernel dropped something beside the bytes;
+ *    (epoll(7)), unless the kernel dropped something beside the bytes, or the poller has told of a hang-up: the end may
+ *    have come in one edge with the bytes, and no other follows;
  *  - writability is watched only from a write that found the socket full until one that did not;
  *  - a burst is what the core thread does between two waits. The first write of a burst to a socket goes out at once,
  *    the following ones together: by eights, or when the burst ends. They count as written, as if the kernel's buffer
@@ -33,6 +34,8 @@
 #endif
 #define TCP_CM_INQ TCP_INQ
 #define GRPC_POLL_EVENTS ((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET)) /* with which gRPC, and nobody else here, adds */
+#define OUR_POLL_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLET))
+#define HANG_UP_EVENTS ((uint32_t)(EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 
 enum {
   PAGE_ENTRIES = 1024,
@@ -43,8 +46,9 @@ enum {
 };
 
 struct unix_socket {
-  bool tells_rest; /* gRPC was told that it has TCP_INQ */
-  bool polled;     /* it is in a poller of gRPC's */
+  bool tells_rest;      /* gRPC was told that it has TCP_INQ */
+  _Atomic bool hung_up; /* what is read ends with the end */
+  bool polled;          /* it is in a poller of gRPC's */
   bool awaits_room;
   bool blocked; /* what is pending found it full */
   int poller;
@@ -131,8 +135,11 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags) {
   ssize_t count = __real_recvmsg(fd, &bytes_only, flags);
   message->msg_flags = 0;
   message->msg_controllen = 0;
-  if (count > 0)
-    rest_tell(message, (size_t)count == message_bytes(message) || bytes_only.msg_flags & MSG_CTRUNC ? 1 : 0);
+  if (count > 0) {
+    bool may_have_more =
+        (size_t)count == message_bytes(message) || bytes_only.msg_flags & MSG_CTRUNC || atomic_load(&entry->hung_up);
+    rest_tell(message, may_have_more ? 1 : 0);
+  }
   return count;
 }
 
@@ -142,7 +149,7 @@ static void room_await(int fd, struct unix_socket *entry, bool await) {
   if (entry->awaits_room == await)
     return;
   int before = errno;
-  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLET) | (await ? EPOLLOUT : 0), .data = entry->data};
+  struct epoll_event event = {.events = OUR_POLL_EVENTS | (await ? EPOLLOUT : 0), .data = entry->data};
   if (__real_epoll_ctl(entry->poller, EPOLL_CTL_MOD, fd, &event) == 0) /* this sees room that was made meanwhile */
     entry->awaits_room = await;
   errno = before;
@@ -267,10 +274,11 @@ int __wrap_epoll_ctl(int poller, int operation, int fd, struct epoll_event *even
   pthread_mutex_lock(&bursts.lock);
   entry->polled = true;
   entry->awaits_room = false;
+  atomic_store(&entry->hung_up, false);
   entry->poller = poller;
   entry->data = event->data;
   pthread_mutex_unlock(&bursts.lock);
-  struct epoll_event readable = {.events = (uint32_t)(EPOLLIN | EPOLLET), .data = event->data};
+  struct epoll_event readable = {.events = OUR_POLL_EVENTS, .data = event->data};
   return __real_epoll_ctl(poller, operation, fd, &readable);
 }
 
@@ -287,10 +295,25 @@ static void blocked_write(int poller, const struct epoll_event *events, int coun
   pthread_mutex_unlock(&bursts.lock);
 }
 
+/* Rare, so every socket may be looked at. */
+static void hang_up_note(int poller, const struct epoll_event *event) {
+  pthread_mutex_lock(&bursts.lock);
+  for (size_t i = 0; i < PAGES_MAX; i++) {
+    struct unix_socket *page = atomic_load_explicit(&pages[i], memory_order_acquire);
+    for (size_t j = 0; page && j < PAGE_ENTRIES; j++)
+      if (page[j].polled && page[j].poller == poller && page[j].data.u64 == event->data.u64)
+        atomic_store(&page[j].hung_up, true);
+  }
+  pthread_mutex_unlock(&bursts.lock);
+}
+
 int __wrap_epoll_wait(int poller, struct epoll_event *events, int room, int timeout_ms) {
   if (has_bursts)
     burst_end();
   int count = __real_epoll_wait(poller, events, room, timeout_ms);
+  for (int i = 0; i < count; i++)
+    if (events[i].events & HANG_UP_EVENTS)
+      hang_up_note(poller, &events[i]);
   if (count > 0 && atomic_load_explicit(&bursts.blocked, memory_order_relaxed) > 0)
     blocked_write(poller, events, count);
   return count;
@@ -309,7 +332,9 @@ static void pending_settle(int fd, bool is_closed) {
     if (entry->pending_bytes > 0)
       pending_leave(fd, entry);
     base_free(entry->pending);
-    *entry = (struct unix_socket){0};
+    entry->tells_rest = entry->polled = entry->awaits_room = false;
+    entry->pending = NULL;
+    entry->burst = 0;
   }
   pthread_mutex_unlock(&bursts.lock);
 }

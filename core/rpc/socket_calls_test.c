@@ -193,6 +193,23 @@ START_TEST(room_made_before_the_watch_began_is_told) {
 }
 END_TEST
 
+/* The peer's last words and its end arrive as one edge: a short read must not be taken for an empty socket then. */
+START_TEST(the_end_that_comes_with_bytes_is_read) {
+  setup();
+  struct epoll_event event = {.events = (uint32_t)(EPOLLIN | EPOLLOUT | EPOLLET), .data.ptr = ends};
+  int rest;
+  ck_assert_int_eq(epoll_ctl(poller, EPOLL_CTL_ADD, ends[OURS], &event), 0);
+  ck_assert_int_eq(tell_rest(ends[OURS]), 0);
+  ck_assert_int_eq(write(ends[PEER], "12", 2), 2);
+  ck_assert_int_eq(shutdown(ends[PEER], SHUT_WR), 0);
+  ck_assert_uint_eq(events_now() & EPOLLIN, EPOLLIN);
+  ck_assert_int_eq(read_message(ends[OURS], 100, &rest), 2);
+  ck_assert_int_eq(rest, 1);
+  ck_assert_int_eq(read_message(ends[OURS], 100, &rest), 0);
+  teardown();
+}
+END_TEST
+
 /* ---- bursts ---- */
 
 static void bursts_begin(void) {
@@ -346,7 +363,7 @@ END_TEST
 TEST_MAIN("core_rpc.socket_calls", a_read_tells_whether_something_may_be_left,
           descriptors_of_a_peer_are_dropped_and_the_bytes_behind_them_are_found, others_sockets_are_as_they_are,
           writability_is_told_only_to_who_waits_for_it, room_made_before_the_watch_began_is_told,
-          a_watch_of_anything_else_is_as_it_was_asked_for,
+          a_watch_of_anything_else_is_as_it_was_asked_for, the_end_that_comes_with_bytes_is_read,
           the_first_write_of_a_burst_goes_at_once_and_the_others_together, the_end_of_a_socket_writes_what_is_pending,
           a_peer_that_is_gone_is_found_out_by_the_next_write, another_threads_write_keeps_its_place,
           nothing_is_lost_or_overtaken_when_the_socket_is_full)
