@@ -295,9 +295,14 @@ START_TEST(requests_that_are_not_grpc_are_turned_away) {
   static const struct {
     const char *method, *type;
     const char *extra, *extra_value;
-  } rows[] = {{"GET", "application/grpc", "x-a", "b"},         {"POST", "text/html", "x-a", "b"},
-              {"POST", "application/grpc", ":path", "/again"}, {"POST", "application/grpc", "X-Upper", "b"},
-              {"POST", "application/grpc", "x-a", "a\nb"},     {"POST", "application/grpc", "grpc-timeout", "soon"}};
+  } rows[] = {
+      {"GET", "application/grpc", "x-a", "b"},         {"POST", "text/html", "x-a", "b"},
+      {"POST", "application/grpc", ":path", "/again"}, {"POST", "application/grpc", "X-Upper", "b"},
+      {"POST", "application/grpc", "x-a", "a\nb"},     {"POST", "application/grpc", "grpc-timeout", "soon"},
+      {"POST", "application/grpc", "x-a", "\x7f"},     {"POST", "application/grpc", "x-a", "1234567\x7f 9"},
+      {"POST", "application/grpc", "x a", "b"},        {"POST", "application/grpc", "x-a", "\x01 345678"},
+      {"POST", "application/grpc", "x-\x7f", "b"},     {"POST", "application/grpc", "x-a", "\t2345678 2345\x1f"},
+      {"POST", "application/grpc", "", "b"},           {"POST", "application/grpc", "x-a", "\t \xff\x80\r5678"}};
   struct buf out = {0}, block = {0};
   support_handled = 0;
   hello(&out);
@@ -309,6 +314,25 @@ START_TEST(requests_that_are_not_grpc_are_turned_away) {
   enemy_send(out.data, out.length, true);
   ck_assert_uint_eq(support_handled, 0);
   SUPPORT_RUN_UNTIL(base, rpc_server_calls(server) == 0);
+  buf_free(&out);
+  buf_free(&block);
+  friend_is_served();
+}
+END_TEST
+
+START_TEST(values_that_are_only_unusual_are_served) {
+  static const char *const values[] = {"",        "\t", "1234567\t", "\t\t\t\t\t\t\t\t\t", " \x80\xff\x20\x7e\xa0 ~~",
+                                       "12345678"};
+  struct buf out = {0}, block = {0};
+  support_handled = 0;
+  hello(&out);
+  literal_append(&block, ":method", "POST", 4);
+  literal_append(&block, ":path", "/test.Echo/Bidi", 15);
+  literal_append(&block, "content-type", "application/grpc", 16);
+  literal_append(&block, "x-a", values[_i], strlen(values[_i]));
+  frame_append(&out, 1, 4, 1, block.data, block.length);
+  enemy_send(out.data, out.length, true);
+  ck_assert_uint_eq(support_handled, 1);
   buf_free(&out);
   buf_free(&block);
   friend_is_served();
@@ -415,7 +439,8 @@ int main(void) {
   tcase_add_test(tests, a_flood_of_pings_without_reading_is_bounded);
   tcase_add_test(tests, a_reader_that_stalls_stops_its_stream_only);
   tcase_add_test(tests, unfinished_requests_together_are_bounded);
-  tcase_add_loop_test(tests, requests_that_are_not_grpc_are_turned_away, 0, 6);
+  tcase_add_loop_test(tests, requests_that_are_not_grpc_are_turned_away, 0, 14);
+  tcase_add_loop_test(tests, values_that_are_only_unusual_are_served, 0, 6);
   tcase_add_loop_test(tests, a_hostile_server_cannot_hurt_its_client, 0, 11);
   tcase_add_test(tests, a_server_that_sends_garbage_fails_the_call);
   tcase_add_test(tests, a_refused_request_is_sent_once_more);

@@ -123,7 +123,7 @@ START_TEST(a_refusal_of_the_channel_can_be_told_as_unavailable) {
   static char expected[] = "s3cret";
   server_start(&(struct rpc_server_options){.authorize_call = secret_check, .arg = expected});
   rpc_channel_close(&channel);
-  channel = rpc_channel_create(base, support_path, &(struct rpc_channel_options){.denied_is_unavailable = true});
+  channel = rpc_channel_create(base, path, &(struct rpc_channel_options){.denied_is_unavailable = true});
   call_unary("/test.Echo/Unary", NULL, 0, NULL);
   ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
   ck_assert(error_is(&result.status.error, ERR_UNAVAILABLE) && result.status.error.retryable);
