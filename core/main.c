@@ -290,7 +290,14 @@ static bool open_lifecycle(struct core *core, struct error *err) {
         .startup = PROBE(config->modules[i], startup),
         .liveness = PROBE(config->modules[i], liveness),
         .readiness = PROBE(config->modules[i], readiness),
-        .binary = config->modules[i].binary};
+        .binary = config->modules[i].binary,
+        .fallback = config->modules[i].fallback,
+        .probation_ms = (uint32_t)config->modules[i].upgrade_probation_ms,
+        .criteria = {.error_points = (uint32_t)config->modules[i].upgrade_error_points,
+                     .error_calls = (uint32_t)config->modules[i].upgrade_error_calls,
+                     .latency_percent = (uint32_t)config->modules[i].upgrade_latency_percent,
+                     .latency_calls = (uint32_t)config->modules[i].upgrade_latency_calls,
+                     .memory_bytes = (uint64_t)config->modules[i].upgrade_memory_bytes}};
   const struct lifecycle_options options = {
       .loop = core->loop,
       .store = core->store,

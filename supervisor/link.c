@@ -406,15 +406,13 @@ static void on_stage(struct supervisor *supervisor, const struct order *order) {
   const struct child *child = named(supervisor, order);
   if (!child)
     return;
-  size_t before = supervisor->child_count;
   supervisor_control_v1_Reason reason = process_stage(supervisor, order->module_id, order->process_id, order->program);
   if (reason != supervisor_control_v1_Reason_REASON_UNSPECIFIED) {
     refuse(supervisor, order, reason);
     return;
   }
   accept_order(supervisor, order);
-  if (supervisor->child_count > before)
-    link_say_configured(supervisor, &supervisor->children[before]);
+  link_say_configured(supervisor, supervisor_child_find(supervisor, order->process_id));
 }
 
 static void on_promote(struct supervisor *supervisor, const struct order *order) {

@@ -101,3 +101,32 @@ void admin_release_module(const struct admin_call *call) {
   if (ordered(call, LIFECYCLE_ORDER_RELEASE, "module.released", request->module_id, 0, &generation))
     core_rpc_call_reply_message(call->call, &response.base);
 }
+
+#define WHO "an operator" /* the socket is the operator's: nobody is named on it */
+
+void admin_upgrade_module(const struct admin_call *call) {
+  const Core__Admin__V1__UpgradeModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__UpgradeModuleResponse response = CORE__ADMIN__V1__UPGRADE_MODULE_RESPONSE__INIT;
+  struct error err = {0};
+  bool ok = !request->version[0] ||
+            error_set(&err, ERR_UNSUPPORTED, "versions are not known by name here: give the path of the program");
+  ok = ok && lifecycle_upgrade(call->admin->options.lifecycle, request->module_id, request->path, request->probation_ms,
+                               WHO, &response.generation, &err);
+  admin_audit(call->admin, "module.upgrade_begun", request->module_id, ok ? NULL : &err);
+  if (ok)
+    core_rpc_call_reply_message(call->call, &response.base);
+  else
+    core_rpc_call_fail(call->call, &err);
+}
+
+void admin_rollback_module(const struct admin_call *call) {
+  const Core__Admin__V1__RollbackModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__RollbackModuleResponse response = CORE__ADMIN__V1__ROLLBACK_MODULE_RESPONSE__INIT;
+  struct error err = {0};
+  bool ok = lifecycle_rollback(call->admin->options.lifecycle, request->module_id, WHO, &response.generation, &err);
+  admin_audit(call->admin, "module.rollback_begun", request->module_id, ok ? NULL : &err);
+  if (ok)
+    core_rpc_call_reply_message(call->call, &response.base);
+  else
+    core_rpc_call_fail(call->call, &err);
+}

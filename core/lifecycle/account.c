@@ -45,14 +45,14 @@ void lifecycle_account_death(struct lifecycle_module *module, uint64_t generatio
              detail);
   else
     snprintf(text, LIFECYCLE_REASON_BYTES, "%s, never ready: %.200s", kind, detail);
-  const char *const labels[] = {module->id, lifecycle_death_cause_name(cause), kind, NULL};
+  const char *const labels[] = {module->name, lifecycle_death_cause_name(cause), kind, NULL};
   observe_count(module->lifecycle->options.observe, OBSERVE_MODULE_DEATHS, labels, 1);
   log_event(LOG_WARN, "lifecycle", "a module died", LOG_TEXT("module", module->id), LOG_INT("generation", generation),
             LOG_TEXT("kind", kind), LOG_TEXT("cause", lifecycle_death_cause_name(cause)), LOG_TEXT("detail", detail));
 }
 
-/* A version before this one, or a declared fallback path, would be asked to take over here, before the module is held
- * down (LIF-8, LIF-10): this is the one place that every death passes when it was one too many. */
+/* A version before this one, or a declared fallback path, is asked to take over before the module is held down (LIF-8,
+ * LIF-10): this is the one place that every death passes when it was one too many. */
 void lifecycle_account_judge(struct lifecycle_module *module, const char *text) {
   const struct lifecycle_intensity *limits = &module->config.intensity;
   const struct lifecycle_death *death = &module->recent[(module->recent_count - 1) % LIFECYCLE_DEATHS_SHOWN];
@@ -71,7 +71,7 @@ void lifecycle_account_judge(struct lifecycle_module *module, const char *text) 
              text);
     break;
   }
-  if (module->hold == LIFECYCLE_HOLD_NONE)
+  if (module->hold == LIFECYCLE_HOLD_NONE && !lifecycle_upgrade_fall_back(module, reason))
     lifecycle_quarantine_begin(module, reason);
 }
 

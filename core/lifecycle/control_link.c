@@ -53,6 +53,24 @@ bool lifecycle_control_start(struct lifecycle_control *control, const char *modu
   return order_send(control, &message, err);
 }
 
+bool lifecycle_control_stage(struct lifecycle_control *control, const char *module_id, const char *process_id,
+                             const char *program, uint64_t *sequence, struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_stage_tag}};
+  supervisor_control_v1_Stage *stage = &message.pb.body.stage;
+  str_copy(stage->module_id, sizeof(stage->module_id), module_id);
+  str_copy(stage->process_id, sizeof(stage->process_id), process_id);
+  str_copy(stage->program, sizeof(stage->program), program);
+  bool sent = order_send(control, &message, err);
+  *sequence = control->sequence;
+  return sent;
+}
+
+bool lifecycle_control_promote(struct lifecycle_control *control, const char *process_id, struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_promote_tag}};
+  str_copy(message.pb.body.promote.process_id, sizeof(message.pb.body.promote.process_id), process_id);
+  return order_send(control, &message, err);
+}
+
 bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                            struct error *err) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_stop_tag}};
@@ -148,12 +166,11 @@ static void on_hello(struct lifecycle *lifecycle, const supervisor_control_v1_He
 }
 
 static void on_configured(struct lifecycle *lifecycle, const supervisor_control_v1_ConfiguredModule *news) {
-  struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
-  if (!module) {
-    module = lifecycle_module_ensure(lifecycle, news->module_id);
-    if (!module)
-      return;
-  }
+  struct lifecycle_module *module = news->process_of[0]
+                                        ? lifecycle_module_second(lifecycle, news->process_of, news->module_id)
+                                        : lifecycle_module_ensure(lifecycle, news->module_id);
+  if (!module)
+    return;
   module->supervised = true;
   lifecycle_module_owner_set(module, news->uid, news->gid);
   str_copy(module->family, sizeof(module->family), news->family);
@@ -223,10 +240,11 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
   if (!module)
     return;
+  module->starts = news->starts;
   if (news->starts > 1)
     module->restarts = news->starts - 1;
   process_began(module, news->generation, news->pid, 0);
-  if (module->hold != LIFECYCLE_HOLD_NONE)
+  if (module->hold != LIFECYCLE_HOLD_NONE || module->role == LIFECYCLE_RETIRED)
     unwanted_end(module);
 }
 
@@ -281,7 +299,7 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
   exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
   module->last_exit_at_ms = clock_wall_ms();
   last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);
-  const char *const labels[] = {module->id, cause_name(news->cause), NULL};
+  const char *const labels[] = {module->name, cause_name(news->cause), NULL};
   observe_count(lifecycle->options.observe, OBSERVE_MODULE_RESTARTS, labels, 1);
   if (module->process_generation == news->generation) {
     module->pid = 0;
@@ -303,9 +321,13 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_EXITED, text);
   if (module->ordered_generation == news->generation)
     module->plan = LIFECYCLE_PLAN_NONE;
+  if (module->role != LIFECYCLE_CURRENT) {
+    lifecycle_upgrade_ended(module, text);
+    return;
+  }
   if (!ordered)
     lifecycle_account_judge(module, text);
-  if (module->hold != LIFECYCLE_HOLD_NONE)
+  if (module->hold != LIFECYCLE_HOLD_NONE || module->role != LIFECYCLE_CURRENT)
     return;
   next_step_tell(module, news->next_step, news->delay_ms);
   if (wanted_back && news->next_step == supervisor_control_v1_NextStep_NEXT_STEP_DOWN)
@@ -328,8 +350,12 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
     lifecycle_instance_imagine(module, LIFECYCLE_DISCOVERED);
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_EXITED, text);
   }
+  if (module->role != LIFECYCLE_CURRENT) {
+    lifecycle_upgrade_ended(module, text);
+    return;
+  }
   lifecycle_account_judge(module, text);
-  if (module->hold == LIFECYCLE_HOLD_NONE)
+  if (module->hold == LIFECYCLE_HOLD_NONE && module->role == LIFECYCLE_CURRENT)
     next_step_tell(module, news->next_step, news->delay_ms);
 }
 
@@ -344,6 +370,10 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
       lifecycle->core_last_exit_at_ms = news->last_exit_wall_us / 1000;
     }
   } else if (module) {
+    module->starts = news->starts;
+    if (news->role != supervisor_control_v1_ProcessRole_PROCESS_ROLE_UNSPECIFIED)
+      module->role = (enum lifecycle_role)(news->role - 1);
+    str_copy(module->program, sizeof(module->program), news->program);
     lifecycle_hold_adopt(module, news->held, news->hold_reason);
     if (news->starts > 1)
       module->restarts = news->starts - 1;
@@ -360,8 +390,10 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   }
   if (!news->last)
     return;
+  if (!lifecycle->discovery)
+    lifecycle_upgrade_reconcile(lifecycle); /* later lists tell of what this core itself ordered */
   STAILQ_FOREACH(module, &lifecycle->modules, entry)
-  if (module->supervised && !module->pid && module->hold == LIFECYCLE_HOLD_NONE)
+  if (module->supervised && !module->pid && module->hold == LIFECYCLE_HOLD_NONE && module->role == LIFECYCLE_CURRENT)
     lifecycle_control_start(control, module->id, NULL);
   if (!lifecycle->discovery) {
     struct error err = {0};
@@ -371,7 +403,8 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   }
 }
 
-static void on_refused(const supervisor_control_v1_Refused *news) {
+static void on_refused(struct lifecycle *lifecycle, uint64_t sequence, const supervisor_control_v1_Refused *news) {
+  lifecycle_upgrade_refused(lifecycle, sequence, news->reason);
   if (news->reason != supervisor_control_v1_Reason_REASON_ALREADY_RUNNING)
     log_event(LOG_WARN, "lifecycle", "the supervisor refused an order", LOG_TEXT("module", news->module_id),
               LOG_INT("reason", news->reason));
@@ -413,9 +446,12 @@ static void deliver(void *argument) {
       on_process_entry(control, &pb->body.process_entry);
       break;
     case supervisor_control_v1_ControlMessage_refused_tag:
-      on_refused(&pb->body.refused);
+      on_refused(lifecycle, pb->in_reply_to, &pb->body.refused);
       break;
-    default: /* accepted, notified: nothing follows from them here */
+    case supervisor_control_v1_ControlMessage_accepted_tag:
+      lifecycle_upgrade_accepted(lifecycle, pb->in_reply_to);
+      break;
+    default: /* notified: nothing follows from it here */
       break;
     }
   }

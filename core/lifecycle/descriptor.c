@@ -96,7 +96,7 @@ bool lifecycle_descriptor_check(const struct lifecycle_module *module,
                                 struct error *err) {
   unsigned families;
   bool sidecar = false;
-  if (!str_equal(descriptor->module_id, module->id))
+  if (!str_equal(descriptor->module_id, module->name))
     return error_set(err, ERR_MODULE_DESCRIPTOR, "the module says it is \"%.40s\"", descriptor->module_id);
   if (str_is_empty(descriptor->protocol_family) || str_is_empty(descriptor->module_version))
     return error_set(err, ERR_MODULE_DESCRIPTOR, "protocol family and module version are needed");

@@ -239,7 +239,7 @@ static void initialized(struct lifecycle_instance *instance, const struct core_r
 static void initialize_fill(struct lifecycle_instance *instance, Core__Module__V1__InitializeRequest *request) {
   struct lifecycle_module *module = instance->module;
   const struct lifecycle_options *options = &module->lifecycle->options;
-  request->module_id = module->id;
+  request->module_id = module->name;
   request->generation = instance->generation;
   request->config_json.data = (uint8_t *)(uintptr_t)(module->configured ? module->config.config_json : "{}");
   request->config_json.len = module->configured ? module->config.config_length : 2;

@@ -29,6 +29,19 @@ struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, cons
   return NULL;
 }
 
+struct lifecycle_module *lifecycle_module_current(const struct lifecycle_versions *versions) {
+  return versions->second && versions->second->role == LIFECYCLE_CURRENT ? versions->second : versions->first;
+}
+
+struct lifecycle_module *lifecycle_module_other(const struct lifecycle_module *module) {
+  return module == module->versions->first ? module->versions->second : module->versions->first;
+}
+
+struct lifecycle_module *lifecycle_module_named(struct lifecycle *lifecycle, const char *module_id) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  return module && str_equal(module->name, module_id) ? lifecycle_module_current(module->versions) : NULL;
+}
+
 bool lifecycle_module_is_alive(const struct lifecycle_module *module) {
   return module->instance && module->instance->channel;
 }
@@ -77,6 +90,8 @@ static const struct lifecycle_module_config config_default = {
     .startup = {.interval_ms = 1000, .timeout_ms = 5000, .failures = 3, .successes = 1},
     .liveness = {.interval_ms = 2000, .timeout_ms = 2000, .failures = 3, .successes = 1},
     .readiness = {.interval_ms = 5000, .timeout_ms = 2000, .failures = 2, .successes = 1},
+    .probation_ms = 30000,
+    .criteria = LIFECYCLE_CRITERIA_DEFAULT,
 };
 
 /* core/spi/<id><suffix> leads to core/spi/<id>/<name>. The sockets of each module are in a folder of their own, so that
@@ -100,27 +115,16 @@ static char *spi_socket_path(const struct lifecycle *lifecycle, const char *modu
   return path;
 }
 
-struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
-  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+/* With its SPI listeners. */
+static struct lifecycle_module *module_make(struct lifecycle *lifecycle, const char *module_id) {
   struct error err = {0};
-  if (module)
-    return module;
-  if (!module_id_is_valid(module_id)) {
-    log_event(LOG_WARN, "lifecycle", "a folder that is no module id was passed over");
-    return NULL;
-  }
-  module = BASE_NEW(struct lifecycle_module);
+  struct lifecycle_module *module = BASE_NEW(struct lifecycle_module);
   module->lifecycle = lifecycle;
   module->config = config_default;
   module->id = base_strdup(module_id);
   module->config_revision = 1;
   module->runtime_path = base_asprintf("%s/modules/%s/runtime.sock", lifecycle->run_dir, module_id);
   module->spi_path = base_asprintf("%s/core/spi/%s.sock", lifecycle->run_dir, module_id);
-  for (size_t i = 0; i < lifecycle->options.module_count; i++)
-    if (str_equal(lifecycle->options.modules[i].module_id, module_id)) {
-      module->config = lifecycle->options.modules[i];
-      module->configured = true;
-    }
   char *path = spi_socket_path(lifecycle, module_id, "grpc.sock", ".sock");
   char *http_path = spi_socket_path(lifecycle, module_id, "http.sock", ".http.sock");
   struct core_rpc_listen_options options = {.path = path,
@@ -153,6 +157,51 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
   return module;
 }
 
+struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id) {
+  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  if (module)
+    return module;
+  if (!module_id_is_valid(module_id)) {
+    if (!strchr(module_id, '@')) /* of an upgrade that this core has no part in */
+      log_event(LOG_WARN, "lifecycle", "a folder that is no module id was passed over");
+    return NULL;
+  }
+  module = module_make(lifecycle, module_id);
+  if (!module)
+    return NULL;
+  module->name = base_strdup(module_id);
+  module->versions = BASE_NEW(struct lifecycle_versions);
+  module->versions->first = module;
+  for (size_t i = 0; i < lifecycle->options.module_count; i++)
+    if (str_equal(lifecycle->options.modules[i].module_id, module_id)) {
+      module->config = lifecycle->options.modules[i];
+      module->configured = true;
+    }
+  return module;
+}
+
+struct lifecycle_module *lifecycle_module_second(struct lifecycle *lifecycle, const char *module_id,
+                                                 const char *process_id) {
+  struct lifecycle_module *first = lifecycle_module_find(lifecycle, module_id);
+  if (!first || !str_equal(first->name, first->id) || strlen(process_id) > MODULE_ID_MAX)
+    return NULL;
+  if (first->versions->second)
+    return first->versions->second;
+  struct lifecycle_module *second = module_make(lifecycle, process_id);
+  if (!second)
+    return NULL;
+  second->name = base_strdup(module_id);
+  second->versions = first->versions;
+  second->versions->second = second;
+  second->role = LIFECYCLE_RETIRED;
+  second->config = first->config;
+  second->configured = first->configured;
+  second->supervised = first->supervised;
+  str_copy(second->family, sizeof(second->family), first->family);
+  lifecycle_module_owner_set(second, first->uid, (gid_t)-1);
+  return second;
+}
+
 #define DESCENT_MAX 8
 
 uint32_t lifecycle_module_start_timeout_ms(const struct lifecycle_module *module) {
@@ -171,6 +220,8 @@ void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation
 }
 
 static void module_free(struct lifecycle_module *module) {
+  if (module->versions->first == module)
+    lifecycle_versions_free(&module->versions);
   core_rpc_timer_cancel(&module->retry_timer);
   core_rpc_timer_cancel(&module->process_timer);
   lifecycle_instance_free(&module->instance);
@@ -182,6 +233,7 @@ static void module_free(struct lifecycle_module *module) {
     for (size_t w = 0; w < module->recent[i].word_count; w++)
       base_free(module->recent[i].words[w]);
   base_free(module->id);
+  base_free(module->name);
   base_free(module->runtime_path);
   base_free(module->spi_path);
   base_free(module);
@@ -203,7 +255,7 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
   for (size_t i = 0; ok && i < options->module_count; i++)
     if (!lifecycle_module_ensure(lifecycle, options->modules[i].module_id))
       ok = error_set(err, ERR_IO, "the SPI socket of module %s cannot be made", options->modules[i].module_id);
-  ok = ok && lifecycle_quarantine_restore(lifecycle, err);
+  ok = ok && lifecycle_versions_restore(lifecycle, err) && lifecycle_quarantine_restore(lifecycle, err);
   if (ok && options->control_fd >= 0) {
     lifecycle->control = lifecycle_control_open(lifecycle, options->control_fd, err);
     ok = lifecycle->control != NULL; /* discovery starts when the supervisor has told what runs */
@@ -291,6 +343,10 @@ struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, s
   return NULL;
 }
 
+const char *lifecycle_instance_name(const struct lifecycle_instance *instance) {
+  return instance->module->name;
+}
+
 const char *lifecycle_instance_module_id(const struct lifecycle_instance *instance) {
   return instance->module->id;
 }
@@ -304,12 +360,15 @@ uint64_t lifecycle_instance_generation(const struct lifecycle_instance *instance
 }
 
 enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *instance) {
+  if (instance->handing_over)
+    return LIFECYCLE_PHASE_SERVING;
   switch (instance->state) {
   case LIFECYCLE_READY:
   case LIFECYCLE_DEGRADED:
     return LIFECYCLE_PHASE_SERVING;
   case LIFECYCLE_DRAINING:
   case LIFECYCLE_STOPPING:
+  case LIFECYCLE_ROLLING_BACK:
     return LIFECYCLE_PHASE_DRAINING;
   case LIFECYCLE_WARMING: /* it opens its doors the moment its deny path is proven; its word that it is ready is under
                              way */
@@ -346,7 +405,8 @@ static enum error_code family_fault(const struct lifecycle *lifecycle, const cha
   const struct lifecycle_module *module;
   enum error_code code = ERR_INVOKE_OWNER_UNAVAILABLE;
   STAILQ_FOREACH(module, &lifecycle->modules, entry) {
-    if (!str_equal(module->family, protocol_family) || module->hold == LIFECYCLE_HOLD_DISABLED)
+    if (!str_equal(module->family, protocol_family) || module->hold == LIFECYCLE_HOLD_DISABLED ||
+        module->role != LIFECYCLE_CURRENT)
       continue;
     if (module->hold == LIFECYCLE_HOLD_NONE)
       return ERR_INVOKE_OWNER_UNAVAILABLE; /* it comes back by itself */

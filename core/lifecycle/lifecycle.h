@@ -17,6 +17,7 @@
 
 #include "core/lifecycle/deaths.h"
 #include "core/lifecycle/probe.h"
+#include "core/lifecycle/verdict.h"
 #include "core/observe/observe.h"
 #include "core/policy/policy.h"
 #include "core/psg/psg.h"
@@ -54,7 +55,10 @@ struct lifecycle_module_config {
   uint32_t drain_timeout_ms;
   struct lifecycle_intensity intensity;
   struct lifecycle_probe_config startup, liveness, readiness;
-  const char *binary; /* for the descriptor's version check and upgrades; NULL: unknown */
+  const char *binary;                 /* as configured; NULL: unknown */
+  const char *fallback;               /* a program for when it cannot hold and there is none before it; "": none */
+  uint32_t probation_ms;              /* of an upgrade */
+  struct lifecycle_criteria criteria; /* what a candidate is judged by */
 };
 
 struct lifecycle_options {
@@ -94,6 +98,9 @@ void lifecycle_free(struct lifecycle **lifecycle);
 struct lifecycle_instance *lifecycle_authenticate(struct lifecycle *lifecycle, struct core_rpc_call *call,
                                                   struct error *err);
 
+/* The id of its process: the module's, or "<module>@2" of its second one (LIF-9). What is bound to one process (caller
+ * contexts, plans, watches) is bound to this. lifecycle_instance_name: the module's id, for records and labels. */
+const char *lifecycle_instance_name(const struct lifecycle_instance *instance);
 const char *lifecycle_instance_module_id(const struct lifecycle_instance *instance);
 const char *lifecycle_instance_family(const struct lifecycle_instance *instance);
 uint64_t lifecycle_instance_generation(const struct lifecycle_instance *instance);
@@ -127,6 +134,18 @@ enum lifecycle_order {
  * (the supervisor takes no orders now). */
 bool lifecycle_order(struct lifecycle *lifecycle, enum lifecycle_order order, const char *module_id,
                      uint32_t drain_deadline_ms, uint64_t *generation, struct error *err);
+
+/* Upgrades (LIF-9): starts that program as a candidate beside the module's current process; it takes over when it has
+ * held for probation_ms (0: as configured), and goes by itself when it does not. Returns when it is under way.
+ * *generation: of the process that serves now. who: for the history. Errors: ERR_MODULE_UNKNOWN, ERR_MODULE_PHASE (not
+ * ready, or an upgrade is under way), ERR_ARGUMENT_INVALID (no such program), ERR_UNSUPPORTED (without a supervisor),
+ * ERR_UNAVAILABLE (the supervisor takes no orders now). */
+bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, uint32_t probation_ms,
+                       const char *who, uint64_t *generation, struct error *err);
+/* Ends an upgrade that is under way, or goes back to the program before, which has proven itself: it takes over as soon
+ * as it is ready (LIF-10). Errors as above; ERR_MODULE_PHASE also when there is none before. */
+bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, const char *who, uint64_t *generation,
+                        struct error *err);
 
 /* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions.
  */

@@ -89,6 +89,7 @@ struct lifecycle_instance {
   int64_t liveness_asked_us;
   uint32_t in_flight; /* what it said last while draining */
   bool drained;
+  bool handing_over;             /* while it drains it serves what comes on open connections */
   struct secret *channel_secret; /* NULL: no SPI call is accepted */
   Core__Module__V1__ModuleDescriptor *descriptor;
   Core__Module__V1__Readiness *readiness;
@@ -105,10 +106,53 @@ struct lifecycle_protection {
   unsigned state; /* supervisor.control.v1.ProtectionState */
 };
 
+/* What a process is to its module, as ProcessRole in control.proto. */
+enum lifecycle_role { LIFECYCLE_CURRENT, LIFECYCLE_CANDIDATE, LIFECYCLE_RETIRED };
+
+/* What is under way with a module's programs; upgrade.c has the order. */
+enum lifecycle_upgrade_phase {
+  LIFECYCLE_UPGRADE_NONE,
+  LIFECYCLE_UPGRADE_STARTING,     /* the candidate is staged, started, and taken through its phases */
+  LIFECYCLE_UPGRADE_PROBATION,    /* both serve */
+  LIFECYCLE_UPGRADE_ROLLING_BACK, /* the candidate is on its way out */
+  LIFECYCLE_UPGRADE_RETIRING,     /* the candidate took over; the old one is on its way out */
+};
+
+#define LIFECYCLE_PROGRAM_BYTES 256
+#define LIFECYCLE_CHANGES_MAX 32
+
+/* The programs of a module and the change that is under way. One per module; its processes share it. */
+struct lifecycle_versions {
+  struct lifecycle_module *first, *second; /* second: NULL before the first upgrade */
+  char program[LIFECYCLE_PROGRAM_BYTES];   /* of the current process; "": as configured */
+  char previous[LIFECYCLE_PROGRAM_BYTES];
+  bool has_previous;
+  char configured[LIFECYCLE_PROGRAM_BYTES];                             /* when the program was promoted */
+  Core__Admin__V1__ModuleVersionChange *changes[LIFECYCLE_CHANGES_MAX]; /* newest first */
+  size_t change_count;
+
+  enum lifecycle_upgrade_phase phase;
+  struct lifecycle_module *candidate; /* while a phase is under way: the process that came, or is to go back */
+  bool proven;                        /* it was current once: it takes over as soon as it is ready */
+  bool emergency;                     /* the old one is given up already */
+  char who[64];
+  uint32_t probation_ms;
+  int64_t deadline_us; /* of the phase */
+  uint64_t stage_sequence;
+  struct core_rpc_timer *timer;
+  struct lifecycle_sample begin[2], now[2]; /* of the old one and the candidate */
+  uint64_t sampled[2];                      /* generations that begin speaks of */
+};
+
 struct lifecycle_module {
   STAILQ_ENTRY(lifecycle_module) entry;
   struct lifecycle *lifecycle;
-  char *id;
+  char *id;   /* of the process: the module's, or with "@2" of its second one */
+  char *name; /* the module's id */
+  struct lifecycle_versions *versions;
+  enum lifecycle_role role;
+  char program[LIFECYCLE_PROGRAM_BYTES]; /* that it was staged with; "": as configured */
+  uint32_t starts;                       /* in this boot of the supervisor */
   struct lifecycle_module_config config; /* borrowed texts; zero when the module is not configured */
   bool configured;
   uint64_t config_revision;
@@ -184,6 +228,14 @@ struct lifecycle {
 struct lifecycle_module *lifecycle_module_find(struct lifecycle *lifecycle, const char *module_id);
 /* Finds or makes it, with its SPI listener. NULL: the id is no valid name, or the listener failed. */
 struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, const char *module_id);
+/* The second process of a module, made when it is not there. NULL: no such module, or the listener failed. */
+struct lifecycle_module *lifecycle_module_second(struct lifecycle *lifecycle, const char *module_id,
+                                                 const char *process_id);
+/* The current process of the module that operators name; NULL: no such module. */
+struct lifecycle_module *lifecycle_module_named(struct lifecycle *lifecycle, const char *module_id);
+struct lifecycle_module *lifecycle_module_current(const struct lifecycle_versions *versions);
+/* The other one; NULL: there is none. */
+struct lifecycle_module *lifecycle_module_other(const struct lifecycle_module *module);
 bool lifecycle_module_is_alive(const struct lifecycle_module *module);
 /* The supervisor named the user that the module runs as: its SPI sockets become that user's (TRN-4). */
 void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_t gid);
@@ -239,6 +291,31 @@ bool lifecycle_quarantine_restore(struct lifecycle *lifecycle, struct error *err
 void lifecycle_hold_adopt(struct lifecycle_module *module, bool held, const char *reason);
 void lifecycle_hold_set(struct lifecycle_module *module, enum lifecycle_hold hold, const char *reason);
 
+/* upgrade.c (LIF-9, LIF-10) */
+/* A process that is not the current one has ended, whatever for. */
+void lifecycle_upgrade_ended(struct lifecycle_module *module, const char *text);
+/* The supervisor answered an order. */
+void lifecycle_upgrade_accepted(struct lifecycle *lifecycle, uint64_t sequence);
+void lifecycle_upgrade_refused(struct lifecycle *lifecycle, uint64_t sequence, unsigned reason);
+/* The supervisor has told of every process: what was under way when the last core, or the last supervisor, ended is
+ * finished or taken back. */
+void lifecycle_upgrade_reconcile(struct lifecycle *lifecycle);
+/* The current one cannot hold: goes back to the program before, or to the configured fallback (LIF-8). False: there is
+ * none. */
+bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *reason);
+void lifecycle_upgrade_stop(struct lifecycle_versions *versions);
+
+/* versions.c: what is remembered of a module's programs. */
+bool lifecycle_versions_restore(struct lifecycle *lifecycle, struct error *err);
+void lifecycle_versions_write(const struct lifecycle_versions *versions);
+void lifecycle_versions_note(struct lifecycle_versions *versions, const char *from, const char *to, const char *verdict,
+                             const char *cause, uint64_t generation);
+Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions);
+const char *lifecycle_upgrade_phase_name(enum lifecycle_upgrade_phase phase);
+void lifecycle_versions_free(struct lifecycle_versions **versions);
+
+/* orders.c: takes an instance out of service and ends its process, for an upgrade. */
+void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over);
 /* orders.c: the end of an instance is no surprise: what was planned goes on. */
 void lifecycle_orders_instance_ended(struct lifecycle_module *module, uint64_t generation);
 
@@ -261,6 +338,10 @@ void lifecycle_control_free(struct lifecycle_control **control);
 void lifecycle_control_ready(struct lifecycle_control *control, uint32_t startup_ms);
 void lifecycle_control_kill(struct lifecycle_control *control, const char *module_id, uint64_t generation, bool trace);
 bool lifecycle_control_start(struct lifecycle_control *control, const char *module_id, struct error *err);
+/* *sequence: what a refusal names. */
+bool lifecycle_control_stage(struct lifecycle_control *control, const char *module_id, const char *process_id,
+                             const char *program, uint64_t *sequence, struct error *err);
+bool lifecycle_control_promote(struct lifecycle_control *control, const char *process_id, struct error *err);
 bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                            struct error *err);
 void lifecycle_control_hold(struct lifecycle_control *control, const char *module_id, bool held, const char *reason,

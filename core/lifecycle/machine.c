@@ -41,7 +41,7 @@ bool lifecycle_transition_lookup(enum lifecycle_state from, enum lifecycle_event
 
 static void history_append(struct lifecycle_instance *instance, enum lifecycle_state from, enum lifecycle_state to,
                            const char *cause) {
-  struct lifecycle_module *module = instance->module;
+  struct lifecycle_module *module = instance->module->versions->first; /* one history for all its processes */
   struct lifecycle_transition *slot = &module->history[module->history_count++ % LIFECYCLE_HISTORY_MAX];
   slot->at_ms = clock_wall_ms();
   slot->generation = instance->generation;
@@ -53,8 +53,9 @@ static void history_append(struct lifecycle_instance *instance, enum lifecycle_s
 static void serving_tell(struct lifecycle_instance *instance) {
   struct lifecycle *lifecycle = instance->module->lifecycle;
   bool serving = instance->state == LIFECYCLE_READY;
-  const char *const labels[] = {instance->module->id, NULL};
-  observe_gauge_set(lifecycle->options.observe, OBSERVE_MODULE_STATE, labels, serving ? 1 : 0);
+  const char *const labels[] = {instance->module->name, NULL};
+  if (instance->module->role == LIFECYCLE_CURRENT)
+    observe_gauge_set(lifecycle->options.observe, OBSERVE_MODULE_STATE, labels, serving ? 1 : 0);
   if (serving == instance->serving)
     return;
   instance->serving = serving;
@@ -90,7 +91,7 @@ bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycl
   psg_module_transition_record(
       module->lifecycle->options.psg,
       &(struct psg_module_transition){
-          .module_id = module->id,
+          .module_id = module->name,
           .protocol_family = instance->descriptor ? instance->descriptor->protocol_family : module->family,
           .module_version = instance->descriptor ? instance->descriptor->module_version : module->version,
           .generation = instance->generation,

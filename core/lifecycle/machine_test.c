@@ -53,6 +53,7 @@ struct bench {
   struct observe *observe;
   struct lifecycle lifecycle;
   struct lifecycle_module module;
+  struct lifecycle_versions versions;
   struct lifecycle_instance instance;
   unsigned served, unserved;
 };
@@ -76,7 +77,9 @@ static void bench_open(struct bench *bench) {
   bench->lifecycle = (struct lifecycle){
       .magic = LIFECYCLE_MAGIC,
       .options = {.psg = bench->psg, .observe = bench->observe, .on_serving = on_serving, .arg = bench}};
-  bench->module = (struct lifecycle_module){.lifecycle = &bench->lifecycle, .id = id};
+  bench->module =
+      (struct lifecycle_module){.lifecycle = &bench->lifecycle, .id = id, .name = id, .versions = &bench->versions};
+  bench->versions.first = &bench->module;
   bench->instance = (struct lifecycle_instance){.magic = LIFECYCLE_INSTANCE_MAGIC, .module = &bench->module};
 }
 

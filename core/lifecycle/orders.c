@@ -15,6 +15,8 @@
 #define SHUTDOWN_TIMEOUT_MS 2000
 #define ORDERED_BY_OPERATOR "by an operator"
 
+#define LEAVE_TEXT "another process of the module takes over"
+
 static const char *const plan_texts[] = {[LIFECYCLE_PLAN_STAY] = "drain ordered " ORDERED_BY_OPERATOR,
                                          [LIFECYCLE_PLAN_STOP] = "stop ordered " ORDERED_BY_OPERATOR,
                                          [LIFECYCLE_PLAN_RESTART] = "restart ordered " ORDERED_BY_OPERATOR};
@@ -95,7 +97,8 @@ static void drain_answered(struct lifecycle_instance *instance, const struct cor
     str_copy(instance->reason, sizeof(instance->reason), cause);
     return;
   }
-  lifecycle_instance_event(instance, LIFECYCLE_ON_DRAINED, cause);
+  if (instance->state == LIFECYCLE_DRAINING)
+    lifecycle_instance_event(instance, LIFECYCLE_ON_DRAINED, cause);
   plan_go_on(module);
 }
 
@@ -103,6 +106,7 @@ static void drain_ask(struct lifecycle_instance *instance, uint32_t deadline_ms)
   Core__Module__V1__DrainRequest request = CORE__MODULE__V1__DRAIN_REQUEST__INIT;
   request.deadline_ms = deadline_ms;
   request.reason = instance->reason;
+  request.hand_over = instance->handing_over;
   size_t length = core__module__v1__drain_request__get_packed_size(&request);
   uint8_t *bytes = base_alloc(length);
   core__module__v1__drain_request__pack(&request, bytes);
@@ -112,24 +116,47 @@ static void drain_ask(struct lifecycle_instance *instance, uint32_t deadline_ms)
   stats_ask(instance);
 }
 
+/* It need not become ready any more, nor prove that it lives. */
+static void timers_stop(struct lifecycle_module *module, struct lifecycle_instance *instance) {
+  core_rpc_timer_cancel(&instance->start_timer);
+  core_rpc_timer_cancel(&instance->readiness_timer);
+  core_rpc_timer_cancel(&instance->liveness_timer);
+  core_rpc_timer_cancel(&module->process_timer);
+}
+
 /* Carries a plan out for whatever runs now; what cannot drain ends at once. */
 static void plan_begin(struct lifecycle_module *module, enum lifecycle_plan plan, uint32_t deadline_ms) {
   struct lifecycle_instance *instance = lifecycle_module_is_alive(module) ? module->instance : NULL;
   module->plan = plan;
-  if (instance) {
-    core_rpc_timer_cancel(&instance->start_timer); /* it need not become ready any more */
-    core_rpc_timer_cancel(&instance->readiness_timer);
-    core_rpc_timer_cancel(&instance->liveness_timer);
-  }
+  if (instance)
+    timers_stop(module, instance);
   core_rpc_timer_cancel(&module->process_timer);
   if (plan != LIFECYCLE_PLAN_STAY)
     module->ordered_generation = module->pid ? module->process_generation : instance ? instance->generation : 0;
   if (instance && instance->state == LIFECYCLE_DRAINING && !instance->drained)
     return; /* under way: it ends as the newest order says */
-  if (instance && lifecycle_instance_event(instance, LIFECYCLE_ON_DRAIN_ORDERED, plan_texts[plan]))
+  if (instance && lifecycle_instance_event(instance, LIFECYCLE_ON_DRAIN_ORDERED,
+                                           instance->handing_over ? LEAVE_TEXT : plan_texts[plan]))
     drain_ask(instance, deadline_ms ? deadline_ms : module->config.drain_timeout_ms);
   else
     plan_go_on(module);
+}
+
+void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over) {
+  struct lifecycle_instance *instance = lifecycle_module_is_alive(module) ? module->instance : NULL;
+  if (instance && hand_over &&
+      (instance->state == LIFECYCLE_READY || instance->state == LIFECYCLE_DEGRADED ||
+       instance->state == LIFECYCLE_ROLLING_BACK)) {
+    instance->handing_over = true;
+    if (instance->state == LIFECYCLE_ROLLING_BACK) { /* on its way out already, and it says so until it is gone */
+      timers_stop(module, instance);
+      module->plan = LIFECYCLE_PLAN_STOP;
+      module->ordered_generation = module->process_generation;
+      drain_ask(instance, module->config.drain_timeout_ms);
+      return;
+    }
+  }
+  plan_begin(module, LIFECYCLE_PLAN_STOP, 0);
 }
 
 /* ---- orders ---- */
@@ -220,9 +247,12 @@ bool lifecycle_order(struct lifecycle *lifecycle, enum lifecycle_order order, co
       [LIFECYCLE_ORDER_RESTART] = order_restart, [LIFECYCLE_ORDER_START] = order_start,
       [LIFECYCLE_ORDER_RELEASE] = order_release,
   };
-  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id);
   if (!module)
     return error_set(err, ERR_MODULE_UNKNOWN, NULL);
+  if (module->versions->phase != LIFECYCLE_UPGRADE_NONE)
+    return error_set(err, ERR_MODULE_PHASE, "an upgrade is under way (%s); `gatehouse module rollback` ends it",
+                     lifecycle_upgrade_phase_name(module->versions->phase));
   *generation = generation_now(module);
   return orders[order](module, drain_deadline_ms, err);
 }

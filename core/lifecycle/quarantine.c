@@ -17,7 +17,7 @@
 /* ---- the row ---- */
 
 static void row_key(const struct lifecycle_module *module, char key[static 64]) {
-  snprintf(key, 64, KEY_PREFIX "%s", module->id);
+  snprintf(key, 64, KEY_PREFIX "%s", module->name);
 }
 
 static void row_write(const struct lifecycle_module *module) {
@@ -59,7 +59,7 @@ bool lifecycle_quarantine_restore(struct lifecycle *lifecycle, struct error *err
 void lifecycle_hold_set(struct lifecycle_module *module, enum lifecycle_hold hold, const char *reason) {
   static const enum error_code codes[] = {
       [LIFECYCLE_HOLD_STOPPED] = ERR_MODULE_STOPPED, [LIFECYCLE_HOLD_QUARANTINED] = ERR_MODULE_QUARANTINED};
-  const char *const labels[] = {module->id, NULL};
+  const char *const labels[] = {module->name, NULL};
   char told[LIFECYCLE_REASON_BYTES + sizeof(HOLD_PREFIX)];
   module->hold = hold;
   str_copy(module->hold_reason, sizeof(module->hold_reason), reason);

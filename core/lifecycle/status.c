@@ -111,7 +111,13 @@ static void protections_fill(const struct lifecycle_module *module, Core__Admin_
 }
 
 static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_module *module) {
-  Core__Admin__V1__ProcessStatus *status = process_new(module->id);
+  static const char *const roles[] = {
+      [LIFECYCLE_CURRENT] = "", [LIFECYCLE_CANDIDATE] = "candidate", [LIFECYCLE_RETIRED] = "retired"};
+  char id[2 * LIFECYCLE_MODULE_ID_BYTES];
+  snprintf(id, sizeof(id), "%s@%llu", module->name, (unsigned long long)module->process_generation);
+  Core__Admin__V1__ProcessStatus *status = process_new(module->role == LIFECYCLE_CURRENT ? module->name : id);
+  status->role = text(roles[module->role]);
+  status->program = text(module->program);
   const struct lifecycle_instance *instance = module->instance;
   /* A new process that has not shown its socket yet must not look like the old one. */
   if (instance && module->pid && instance->generation != module->process_generation)
@@ -180,6 +186,11 @@ static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifec
   return status;
 }
 
+/* A second process that does not run, or has not begun to, is no process. */
+static bool is_shown(const struct lifecycle_module *module) {
+  return module->role == LIFECYCLE_CURRENT || module->pid;
+}
+
 static int by_id(const void *a, const void *b) {
   const struct lifecycle_module *const *left = a, *const *right = b;
   return strcmp((*left)->id, (*right)->id);
@@ -187,7 +198,7 @@ static int by_id(const void *a, const void *b) {
 
 void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStatusResponse *response) {
   struct lifecycle_module *module, **sorted;
-  size_t count = 0, listener_count = 0, ready = 0;
+  size_t count = 0, listener_count = 0, ready = 0, current = 0;
   STAILQ_FOREACH(module, &lifecycle->modules, entry) {
     count++;
     listener_count += module->listener_count;
@@ -195,7 +206,8 @@ void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStat
   sorted = base_calloc(count + 1, sizeof(*sorted));
   count = 0;
   STAILQ_FOREACH(module, &lifecycle->modules, entry)
-  sorted[count++] = module;
+  if (is_shown(module))
+    sorted[count++] = module;
   qsort(sorted, count, sizeof(*sorted), by_id);
 
   response->processes = calloc(count + 2, sizeof(*response->processes));
@@ -207,6 +219,9 @@ void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStat
   response->processes[response->n_processes++] = core_status(lifecycle);
   for (size_t i = 0; i < count; i++) {
     response->processes[response->n_processes++] = module_status(sorted[i]);
+    if (sorted[i]->role != LIFECYCLE_CURRENT)
+      continue;
+    current++;
     ready += sorted[i]->instance && sorted[i]->instance->state == LIFECYCLE_READY;
     for (size_t l = 0; l < sorted[i]->listener_count; l++) {
       const struct lifecycle_listener *listener = &sorted[i]->listeners[l];
@@ -223,11 +238,12 @@ void lifecycle_status_fill(struct lifecycle *lifecycle, Core__Admin__V1__GetStat
       response->listeners[response->n_listeners++] = status;
     }
   }
-  response->health = text(ready == count ? "ok" : "degraded");
+  response->health = text(ready == current ? "ok" : "degraded");
   base_free(sorted);
 }
 
-static void history_fill(const struct lifecycle_module *module, Core__Admin__V1__DescribeModuleResponse *response) {
+static void history_fill(const struct lifecycle_module *of, Core__Admin__V1__DescribeModuleResponse *response) {
+  const struct lifecycle_module *module = of->versions->first; /* one history for all its processes */
   size_t count = module->history_count < LIFECYCLE_HISTORY_MAX ? module->history_count : LIFECYCLE_HISTORY_MAX;
   response->history = calloc(count + 1, sizeof(*response->history));
   if (!response->history)
@@ -300,7 +316,7 @@ static ProtobufCMessage *message_copy(const ProtobufCMessage *message) {
 
 Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
                                                             struct error *err) {
-  struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);
+  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id), *other;
   if (!module) {
     error_set(err, ERR_MODULE_UNKNOWN, NULL);
     return NULL;
@@ -309,11 +325,14 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
   if (!response)
     abort();
   core__admin__v1__describe_module_response__init(response);
-  response->instances = calloc(1, sizeof(*response->instances));
+  response->instances = calloc(2, sizeof(*response->instances));
   response->last_words = calloc(LIFECYCLE_LAST_WORDS_MAX, sizeof(*response->last_words));
   if (!response->instances || !response->last_words)
     abort();
   response->instances[response->n_instances++] = module_status(module);
+  if ((other = lifecycle_module_other(module)) && is_shown(other))
+    response->instances[response->n_instances++] = module_status(other);
+  response->versions = lifecycle_versions_message(module->versions);
   if (module->instance && module->instance->descriptor)
     response->descriptor = (Core__Module__V1__ModuleDescriptor *)message_copy(&module->instance->descriptor->base);
   if (module->instance && module->instance->readiness)

@@ -6,7 +6,7 @@
 
 void spi_observability_emit_logs(const struct spi_call *call) {
   Core__Spi__Observability__V1__EmitLogsResponse response = CORE__SPI__OBSERVABILITY__V1__EMIT_LOGS_RESPONSE__INIT;
-  observe_logs_emit(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
+  observe_logs_emit(call->spi->options.observe, lifecycle_instance_name(call->instance),
                     (const void *)call->request);
   core_rpc_call_reply_message(call->call, &response.base);
 }
@@ -14,7 +14,7 @@ void spi_observability_emit_logs(const struct spi_call *call) {
 void spi_observability_publish_metrics(const struct spi_call *call) {
   Core__Spi__Observability__V1__PublishMetricsResponse response =
       CORE__SPI__OBSERVABILITY__V1__PUBLISH_METRICS_RESPONSE__INIT;
-  response.refused = observe_module_publish(call->spi->options.observe, lifecycle_instance_module_id(call->instance),
+  response.refused = observe_module_publish(call->spi->options.observe, lifecycle_instance_name(call->instance),
                                             (const void *)call->request);
   core_rpc_call_reply_message(call->call, &response.base);
 }
@@ -29,7 +29,7 @@ void spi_observability_emit_audit(const struct spi_call *call) {
     observe_audit_append(call->spi->options.observe,
                          &(struct observe_audit){
                              .action = record->action,
-                             .actor = context ? context->user_email : lifecycle_instance_module_id(call->instance),
+                             .actor = context ? context->user_email : lifecycle_instance_name(call->instance),
                              .target = record->target ? record->target->name : "",
                              .outcome = record->outcome,
                              .details_json = record->details_json.len ? (const char *)record->details_json.data : NULL,

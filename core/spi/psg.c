@@ -86,14 +86,14 @@ void spi_psg_put_node(const struct spi_call *call) {
     core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
   else
     psg_node_put(call->spi->options.psg, request->node->type, request->node->id, request->node->object_json.data,
-                 request->node->object_json.len, request->node->revision, lifecycle_instance_module_id(call->instance),
+                 request->node->object_json.len, request->node->revision, lifecycle_instance_name(call->instance),
                  put_done, call->call);
 }
 
 void spi_psg_delete_node(const struct spi_call *call) {
   const Core__Spi__Psg__V1__DeleteNodeRequest *request = (const void *)call->request;
   if (allowed(call, request->caller, WRITE))
-    psg_node_delete(call->spi->options.psg, request->type, request->id, lifecycle_instance_module_id(call->instance),
+    psg_node_delete(call->spi->options.psg, request->type, request->id, lifecycle_instance_name(call->instance),
                     delete_done, call->call);
 }
 
@@ -105,7 +105,7 @@ void spi_psg_add_edge(const struct spi_call *call) {
     core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
   else
     psg_edge_add(call->spi->options.psg, request->edge->type, request->edge->from_id, request->edge->to_id,
-                 lifecycle_instance_module_id(call->instance), add_edge_done, call->call);
+                 lifecycle_instance_name(call->instance), add_edge_done, call->call);
 }
 
 void spi_psg_remove_edge(const struct spi_call *call) {
@@ -116,7 +116,7 @@ void spi_psg_remove_edge(const struct spi_call *call) {
     core_rpc_call_fail_code(call->call, ERR_ARGUMENT_MISSING);
   else
     psg_edge_remove(call->spi->options.psg, request->edge->type, request->edge->from_id, request->edge->to_id,
-                    lifecycle_instance_module_id(call->instance), remove_edge_done, call->call);
+                    lifecycle_instance_name(call->instance), remove_edge_done, call->call);
 }
 
 static void emit_done(void *arg, uint64_t sequence, const struct error *err) {

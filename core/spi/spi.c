@@ -58,7 +58,7 @@ static bool admit(struct spi *spi, const struct spi_row *row, struct core_rpc_ca
     return false;
   if (!lifecycle_instance_is_granted(*instance, row->family)) {
     observe_audit_append(spi->options.observe, &(struct observe_audit){.action = "spi.family.denied",
-                                                                       .actor = lifecycle_instance_module_id(*instance),
+                                                                       .actor = lifecycle_instance_name(*instance),
                                                                        .target = core_rpc_call_method(call),
                                                                        .outcome = "denied"});
     return error_set(err, ERR_AUTH_FAMILY_DENIED, NULL);

@@ -48,6 +48,7 @@ static struct http_request *exchange_close(struct mcp_exchange *exchange) {
   } else {
     TAILQ_REMOVE(&mcp->exchanges, exchange, entry);
     mcp->in_flight--;
+    module_latency_note(mcp->module, clock_monotonic_us() - exchange->began_us);
   }
   mcp_session_release(mcp, &exchange->session);
   mcp_caller_release(&exchange->caller);

@@ -33,7 +33,8 @@ static const char *server_of(struct http_request *request) {
 }
 
 static void healthz(struct mcp *mcp, struct http_request *request) {
-  bool serves = module_is_attached(mcp->module) && !module_is_draining(mcp->module);
+  bool serves =
+      module_is_attached(mcp->module) && (!module_is_draining(mcp->module) || module_is_handing_over(mcp->module));
   const char *body = serves ? "{\"status\":\"ok\"}\n" : "{\"status\":\"unavailable\"}\n";
   http_response_send(request, serves ? 200 : 503, "application/json", body, strlen(body));
 }
@@ -91,7 +92,8 @@ static struct mcp_exchange *exchange_make(struct mcp *mcp, struct http_request *
   exchange->era = MCP_ERA_LEGACY;
   exchange->server_id = server_id;
   exchange->session_id = http_request_header(request, "mcp-session-id");
-  exchange->began_ms = clock_monotonic_ms();
+  exchange->began_us = clock_monotonic_us();
+  exchange->began_ms = exchange->began_us / 1000;
   exchange->takes_json = mcp_accept_takes(accept, "application/json");
   exchange->takes_sse = mcp_accept_takes(accept, "text/event-stream");
   TAILQ_INSERT_TAIL(&mcp->exchanges, exchange, entry);
@@ -116,7 +118,7 @@ static enum mcp_fault gate_check(struct mcp_exchange *exchange) {
 
 static enum mcp_fault availability_check(const struct mcp_exchange *exchange) {
   const struct mcp *mcp = exchange->mcp;
-  if (module_is_draining(mcp->module))
+  if (module_is_draining(mcp->module) && !module_is_handing_over(mcp->module))
     return MCP_FAULT_DRAINING;
   if (!module_is_attached(mcp->module))
     return MCP_FAULT_UNAVAILABLE;

@@ -108,7 +108,9 @@ static void drain(struct module *module, uint32_t deadline_ms) {
   struct mcp *mcp = module_state(module);
   while (!TAILQ_EMPTY(&mcp->streams)) /* clients come back, to another instance */
     mcp_exchange_end_stream(TAILQ_FIRST(&mcp->streams));
-  if (mcp->http)
+  if (mcp->http && module_is_handing_over(module))
+    http_server_hand_over(mcp->http, deadline_ms, http_drained, mcp);
+  else if (mcp->http)
     http_server_drain(mcp->http, deadline_ms, http_drained, mcp);
   else
     module_drained(module);

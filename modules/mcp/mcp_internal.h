@@ -168,7 +168,7 @@ struct mcp_exchange {
   const char *session_id;   /* header; NULL: none */
   bool batch, takes_json, takes_sse;
   bool is_stream, streaming, gone, retried;
-  int64_t began_ms;
+  int64_t began_ms, began_us;
   struct mcp_trace trace;
   struct mcp_caller *caller;
   struct mcp_caller_wait wait;

@@ -437,7 +437,7 @@ static void on_tick(struct http_connection *connection) {
 
 static void drain(struct http_connection *connection) {
   struct http1_connection *h1 = &connection->h1;
-  if (h1->state == HTTP1_HEAD && evbuffer_get_length(connection->input) == 0)
+  if (h1->state == HTTP1_HEAD && evbuffer_get_length(connection->input) == 0 && !connection->server->handing_over)
     connection_close_flushed(connection, false);
 }
 

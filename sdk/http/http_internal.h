@@ -84,7 +84,7 @@ struct http_server {
   struct buf frames;  /* HTTP/2 frames on their way; apart, because callbacks run while they are made */
   char date[HTTP_DATE_BYTES];
   int64_t date_second;
-  bool draining;
+  bool draining, handing_over;
   struct event *drain_timer;
   int64_t drain_deadline_ms;
   void (*on_drained)(void *context);

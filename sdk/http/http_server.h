@@ -112,6 +112,11 @@ bool http_server_adopt_fd(struct http_server *server, int fd, struct http_tls *t
 void http_server_drain(struct http_server *server, int64_t deadline_ms, void (*on_drained)(void *context),
                        void *context);
 
+/* The same for a server whose listeners another process serves on (LIF-9): connections without a request stay open
+ * until the client has had one more reply, with "Connection: close", or the deadline passes. */
+void http_server_hand_over(struct http_server *server, int64_t deadline_ms, void (*on_drained)(void *context),
+                           void *context);
+
 /* Requests that are being read or handled now; connections open now. */
 size_t http_server_in_flight(const struct http_server *server);
 size_t http_server_connection_count(const struct http_server *server);

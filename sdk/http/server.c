@@ -242,6 +242,13 @@ void http_server_drain(struct http_server *server, int64_t deadline_ms, void (*o
     event_active(server->drain_timer, EV_TIMEOUT, 0);
 }
 
+void http_server_hand_over(struct http_server *server, int64_t deadline_ms, void (*on_drained)(void *context),
+                           void *context) {
+  BASE_CHECK_MAGIC(server, HTTP_SERVER_MAGIC);
+  server->handing_over = true;
+  http_server_drain(server, deadline_ms, on_drained, context);
+}
+
 void http_server_free(struct http_server **pointer) {
   struct http_server *server = *pointer;
   if (server == NULL)

@@ -5,6 +5,7 @@
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
+#include "sdk/base/clock.h"
 #include "sdk/base/str.h"
 #include "sdk/module/module_internal.h"
 #include "sdk/wire/wire.h"
@@ -18,6 +19,7 @@ struct module_invocation {
   TAILQ_ENTRY(module_invocation) entry;
   struct module *module;
   struct rpc_server_call *call;
+  int64_t began_us;
   core_module_v1_InvokeRequest request;
   struct arena *arena; /* holds the request, and this */
   void (*on_cancel)(struct module_invocation *, void *);
@@ -71,6 +73,7 @@ void module_invocation_begin(struct module *module, struct rpc_server_call *call
   invocation->magic = INVOCATION_MAGIC;
   invocation->module = module;
   invocation->call = call;
+  invocation->began_us = clock_monotonic_us();
   TAILQ_INSERT_TAIL(&module->invocations, invocation, entry);
   module->invocation_count++;
   module->invocations_total++;
@@ -116,6 +119,7 @@ void module_invocation_finish(struct module_invocation *invocation, const struct
   } else {
     rpc_server_call_finish(invocation->call, NULL);
   }
+  module_latency_note(module, clock_monotonic_us() - invocation->began_us);
   TAILQ_REMOVE(&module->invocations, invocation, entry);
   module->invocation_count--;
   plan_wipe(invocation->request.plan);

@@ -95,6 +95,12 @@ const char *module_id(const struct module *module);
 uint64_t module_generation(const struct module *module);
 bool module_is_attached(const struct module *module);
 bool module_is_draining(const struct module *module);
+/* It drains because another process of this module takes over on the same listeners: what comes on open connections is
+ * served, not refused (LIF-9). */
+bool module_is_handing_over(const struct module *module);
+/* Accounts for a request that took so long, in microseconds, for the core's comparison of versions. Invocations are
+ * accounted for by themselves. */
+void module_latency_note(struct module *module, int64_t took_us);
 
 /* Declares warm-up done, or undone; a message for operators when not. Part of readiness (LIF-3). */
 void module_warm_set(struct module *module, bool warm, const char *message);

@@ -19,6 +19,25 @@ uint32_t module_in_flight(struct module *module) {
   return count;
 }
 
+bool module_is_handing_over(const struct module *module) {
+  return module->handing_over;
+}
+
+/* Buckets of a quarter of the power of two below them, as ModuleStats.latency_counts has them. */
+void module_latency_note(struct module *module, int64_t took_us) {
+  uint64_t us = took_us > 0 ? (uint64_t)took_us : 0;
+  size_t bucket = us;
+  if (us >= 4) {
+    unsigned octave = 63 - (unsigned)__builtin_clzll(us);
+    bucket = 4 * (octave - 1) + ((us >> (octave - 2)) & 3);
+  }
+  if (bucket >= MODULE_LATENCY_BUCKETS)
+    bucket = MODULE_LATENCY_BUCKETS - 1;
+  module->latency_counts[bucket]++;
+  if (bucket >= module->latency_used)
+    module->latency_used = bucket + 1;
+}
+
 /* ---- phases ---- */
 
 static void describe(struct rpc_server_call *call, const uint8_t *message, size_t length, void *arg) {
@@ -81,7 +100,9 @@ static void get_stats(struct rpc_server_call *call, const uint8_t *message, size
   struct module *module = arg;
   (void)message, (void)length;
   core_module_v1_ModuleStats stats = {.requests_total = module->invocations_total,
-                                      .errors_total = module->invocation_errors};
+                                      .errors_total = module->invocation_errors,
+                                      .latency_counts = module->latency_counts,
+                                      .latency_counts_count = (pb_size_t)module->latency_used};
   if (module->definition->stats)
     module->definition->stats(module, &stats);
   stats.in_flight = module_in_flight(module);
@@ -159,6 +180,7 @@ static void drain(struct rpc_server_call *call, const uint8_t *message, size_t l
   } else {
     module->drain_call = call;
     rpc_server_call_handle(call, &(struct rpc_server_call_handler){.on_cancelled = drain_call_cancelled}, module);
+    module->handing_over = request.hand_over && !module->draining;
     if (module->drained)
       drain_finish(module);
     else
@@ -181,7 +203,7 @@ static void shutdown_now(struct rpc_server_call *call, const uint8_t *message, s
 /* No call is carried out before the core has initialized the module, or while it drains. */
 static bool may_serve(struct module *module, struct rpc_server_call *call) {
   struct error err = {0};
-  if (module->initialized && !module->draining)
+  if (module->initialized && (!module->draining || module->handing_over))
     return true;
   error_set(&err, module->draining ? ERR_MODULE_DRAINING : ERR_MODULE_PHASE, NULL);
   rpc_server_call_fail(call, &err);

@@ -100,6 +100,36 @@ static void protections_write(const Core__Admin__V1__DescribeModuleResponse *mod
   ctl_table_finish(&table, target);
 }
 
+static const char *program_text(const char *program) {
+  return program[0] ? program : "as configured";
+}
+
+static void versions_write(const Core__Admin__V1__ModuleVersions *versions, struct buf *target) {
+  static const char *const heads[] = {"WHEN (UTC)", "VERDICT", "FROM", "TO", "BY", "WHY"};
+  if (!versions || (versions->n_changes == 0 && !versions->phase[0]))
+    return;
+  line(target, "program", program_text(versions->program));
+  if (versions->has_previous)
+    line(target, "before it", program_text(versions->previous));
+  if (versions->phase[0])
+    line(target, "upgrade", versions->phase);
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < versions->n_changes; i++) {
+    const Core__Admin__V1__ModuleVersionChange *change = versions->changes[i];
+    char when[32];
+    ctl_time_format(change->at_ms, when);
+    ctl_table_cell(table, when);
+    ctl_table_cell_coloured(table, change->verdict,
+                            str_equal(change->verdict, "promoted") ? CTL_COLOUR_GOOD : CTL_COLOUR_WARN);
+    ctl_table_cell(table, program_text(change->from));
+    ctl_table_cell(table, program_text(change->to));
+    ctl_table_cell(table, change->who);
+    ctl_table_cell(table, change->cause);
+  }
+  ctl_table_finish(&table, target);
+  buf_append_char(target, '\n');
+}
+
 static int described(const char *id, const Core__Admin__V1__DescribeModuleResponse *module) {
   struct buf text = {0};
   line(&text, "module", id);
@@ -114,6 +144,7 @@ static int described(const char *id, const Core__Admin__V1__DescribeModuleRespon
     protections_write(module, &text);
     buf_append_char(&text, '\n');
   }
+  versions_write(module->versions, &text);
   history_write(module, &text);
   if (module->n_last_words)
     buf_append_text(&text, "\nlast words of the instance before:\n");
@@ -236,8 +267,13 @@ int ctl_run_module_upgrade(struct ctl *ctl) {
   if (ctl_has(ctl, "path") == ctl_has(ctl, "to"))
     return ctl_fail_usage("module upgrade needs either --path or --to");
   request.module_id = ctl->arguments[0];
-  request.path = ctl_borrow(ctl_text(ctl, "path"));
-  request.version = ctl_borrow(ctl_text(ctl, "to"));
+  const char *to = ctl_text(ctl, ctl_has(ctl, "to") ? "to" : "path");
+  if (ctl_has(ctl, "path") || strchr(to, '/'))
+    request.path = ctl_borrow(to);
+  else
+    request.version = ctl_borrow(to);
+  if (!drain_time(ctl, "probation", &request.probation_ms))
+    return CTL_EXIT_USAGE;
   Core__Admin__V1__UpgradeModuleResponse *reply =
       ctl_call_or_fail(ctl, "ModuleAdminService/UpgradeModule", &request.base, &status);
   if (reply)

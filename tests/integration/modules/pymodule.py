@@ -17,6 +17,7 @@ BEHAVIOUR = sys.argv[1] if len(sys.argv) > 1 else "good"
 RUNTIME_SOCKET = os.environ["GATEHOUSE_RUNTIME_SOCKET"]
 MODULE_ID = os.environ["GATEHOUSE_MODULE_ID"]
 SPI_SOCKET = os.environ["GATEHOUSE_SPI_SOCKET"]
+ON_PROBATION = ("errs_on_probation", "slow_on_probation", "leaks_on_probation", "dies_on_probation", "degrades_on_probation")
 SECRET_KEY = "gatehouse-channel-secret"
 RESOLVE = "/core.spi.auth.v1.AuthPolicyService/ResolveCaller"
 
@@ -110,6 +111,8 @@ class Module:
         self.serving = threading.Event()
         self.initialize = None
         self.report = {"pid": os.getpid(), "behaviour": BEHAVIOUR}
+        self.stats = module_pb2.ModuleStats(latency_counts=[0] * 70)
+        self.leak = []
 
     def describe(self, _request, _context):
         if BEHAVIOUR == "garbage_descriptor":
@@ -144,7 +147,7 @@ class Module:
             headers=[common_pb2.Header(name="authorization", value="Bearer " + self.initialize.canary_credential)])
 
     def attach(self, spi):
-        if BEHAVIOUR in ("good", "probes"):
+        if BEHAVIOUR in ("good", "probes") + ON_PROBATION:
             self.report["canary"] = spi.call(RESOLVE, self.canary_request())
             self.proven = self.report["canary"][0] == "UNAUTHENTICATED"
         elif BEHAVIOUR == "http_json":
@@ -159,6 +162,13 @@ class Module:
         self.write_report()
         if self.proven:
             self.serving.set()
+        if self.proven and BEHAVIOUR == "dies_on_probation":
+            time.sleep(0.5)
+            os._exit(7)
+        if self.proven and BEHAVIOUR == "degrades_on_probation":
+            time.sleep(0.5)
+            self.proven = False
+            self.serving.clear()
 
     def curl(self, method, message):
         """One call by curl on the HTTP/JSON socket: (HTTP status, stable code)."""
@@ -219,6 +229,15 @@ class Module:
         condition = module_pb2.ReadinessCondition(name="warm_up", met=self.proven, message="the kettle is cold")
         return module_pb2.Readiness(ready=self.proven, conditions=[condition]).SerializeToString()
 
+    def get_stats(self, _request, _context):
+        """As if it had served a hundred requests since it was asked last."""
+        self.stats.requests_total += 100
+        self.stats.errors_total += 5 if BEHAVIOUR == "errs_on_probation" else 0
+        self.stats.latency_counts[60 if BEHAVIOUR == "slow_on_probation" else 40] += 100
+        if BEHAVIOUR == "leaks_on_probation":
+            self.leak.append(bytearray(os.urandom(1) * (8 << 20)))
+        return self.stats.SerializeToString()
+
     def health_watch(self, _request, context):
         status = health_pb2.HealthCheckResponse.SERVING
         if not self.serving.is_set():
@@ -229,6 +248,9 @@ class Module:
         yield health_pb2.HealthCheckResponse(status=status).SerializeToString()
         while context.is_active():
             time.sleep(0.2)
+            if not self.serving.is_set():
+                yield health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING).SerializeToString()
+                self.serving.wait()
 
     def shutdown(self, _request, _context):
         threading.Timer(0.1, os._exit, (0,)).start()
@@ -239,7 +261,7 @@ def main():
     module = Module()
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
     unary = {"Describe": module.describe, "Initialize": module.initialize_, "GetReadiness": module.readiness,
-             "Drain": lambda *_: b"", "Shutdown": module.shutdown, "GetStats": lambda *_: b""}
+             "Drain": lambda *_: b"", "Shutdown": module.shutdown, "GetStats": module.get_stats}
     server.add_generic_rpc_handlers((
         grpc.method_handlers_generic_handler("core.module.v1.ModuleRuntime", {
             name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()}),

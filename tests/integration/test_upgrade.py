@@ -1,0 +1,296 @@
+"""New versions of a module beside the old one, on the real stack under load (LIF-9, LIF-10): the good one takes over, every bad one
+goes by itself, and no client notices either. UPGRADE_ROUNDS: how many alternations the loop test makes (12; the promise is kept for 1000)."""
+import copy
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness import BIN, ROOT, gateway as gateways
+from harness.mcp import ModernMcp
+from harness.processes import wait_until
+
+PYMODULE = pathlib.Path(__file__).resolve().parent / "modules" / "pymodule.py"
+ROUNDS = int(os.environ.get("UPGRADE_ROUNDS", "12"))
+UNITS = {"value": 5, "from_unit": "km", "to_unit": "m"}
+OPEN = {"landlock": False, "mount_view": False, "seccomp": False}  # what the wrappers execute is not in any profile
+
+
+def config_with(**of_modules):
+    config = copy.deepcopy(gateways.quickstart_config())
+    for module in config["modules"]:
+        module.update({"start_timeout_ms": 4000, "sandbox": OPEN, "upgrade": {"probation_ms": 500, "latency_percent": 0}})
+        module.update(of_modules.get(module["id"], {}))
+    return config
+
+
+def start(worldclock, notes, **options):
+    reason = gateways.missing()
+    if reason:
+        pytest.skip(reason)
+    gateway = gateways.Gateway(**options)
+    try:
+        gateway.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
+    except BaseException:
+        gateway.close()
+        raise
+    return gateway
+
+
+def program(gateway, name, script=None, of="mcp"):
+    """A program beside the gateway's files: a copy of ours, or a wrapper."""
+    path = gateway.directory / name
+    if script is None:
+        shutil.copy2(BIN / f"gatehouse-{of}", path)
+    else:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return path
+
+
+def versions(gateway, module="mcp"):
+    return json.loads(gateway.ctl("module", "describe", module, "--output", "json").stdout).get("versions", {})
+
+
+def settled(gateway, module="mcp", timeout_s=30):
+    """Until nothing is under way: the versions, and the newest change."""
+    def done():
+        now = versions(gateway, module)
+        return not now.get("phase") and now
+    now = wait_until(done, f"the upgrade of {module} to end", timeout_s, pause_s=0.05)
+    return now, (now.get("changes") or [None])[0]
+
+
+def running(gateway, module="mcp"):
+    return os.readlink(f"/proc/{gateway.processes()[module]['pid']}/exe")
+
+
+class Load:
+    """Clients that ask without a pause and repeat nothing: each answer that is not right is a failure."""
+
+    def __init__(self, gateway, clients=3):
+        self.address, self.token = gateway.listener("mcp"), gateway.token(gateways.GUEST, "--team", "explorers")
+        self.failures, self.done, self.stop = [], 0, threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(keep,), daemon=True) for keep in [True, False] + [True] * (clients - 2)]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        wait_until(lambda: self.done > 20 or self.failures, "load")
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(30)
+
+    def run(self, keep):
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "convert_units", "arguments": UNITS, "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "1"}}}})
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json",
+                   "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
+                   "Mcp-Method": "tools/call", "Mcp-Name": "convert_units", **({} if keep else {"Connection": "close"})}
+        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        while not self.stop.is_set():
+            try:
+                connection.request("POST", "/mcp", body, headers)
+                reply = connection.getresponse()
+                text = reply.read().decode()
+                if reply.status != 200 or '"result":5000' not in text.replace(" ", ""):
+                    self.failures.append((reply.status, text[:300]))
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            self.done += 1
+            time.sleep(0.002)
+
+
+def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(worldclock, notes):
+    with start(worldclock, notes, config=config_with()) as gateway:
+        before, path = gateway.processes(), program(gateway, "gatehouse-mcp-new")
+        with Load(gateway) as load:
+            out = gateway.ctl("module", "upgrade", "mcp", "--to", path)
+            assert "upgrading mcp" in out.stdout
+            both = wait_until(lambda: [p for p in gateway.processes().values() if p.get("role") == "candidate"], "the candidate to be shown")
+            assert both[0]["id"].startswith("mcp@") and both[0]["program"] == str(path)
+            again = gateway.ctl("module", "upgrade", "mcp", "--to", path, check=False)
+            assert again.returncode == 1 and "an upgrade is under way" in again.stderr
+            assert "an upgrade is under way" in gateway.ctl("module", "restart", "mcp", check=False).stderr
+            now, change = settled(gateway)
+            served = load.done
+            wait_until(lambda: load.done > served + 50, "the new one to serve")
+        assert load.failures == []
+        assert (change["verdict"], change["to"], change["who"]) == ("promoted", str(path), "an operator")
+        assert now["program"] == str(path) and now["hasPrevious"] and not now.get("previous")
+        assert running(gateway) == str(path)
+        after = gateway.processes()
+        assert after["rest"]["pid"] == before["rest"]["pid"] and not [p for p in after.values() if p.get("role")]
+        gateway.wait_restarted(gateway.kill("mcp"))
+        assert running(gateway) == str(path)  # the promoted one is what is restarted
+        assert "rolled back" not in gateway.ctl("module", "describe", "mcp").stdout
+
+
+BAD = {
+    "crashes at start": ("exit 3", "left with status 3"),
+    "hangs at start": ("exec sleep 1000", "not ready in time"),
+    "says another id": ("GATEHOUSE_MODULE_ID=other exec {bin}/gatehouse-mcp", "the module says it is"),
+    "is another module": ("exec {bin}/gatehouse-rest", "but the module speaks"),
+    "dies on probation": ("{bin}/gatehouse-mcp & sleep 0.6; kill -9 $!; exit 9", "status 9"),
+}
+
+
+def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(worldclock, notes):
+    with start(worldclock, notes, config=config_with(mcp={"start_timeout_ms": 1500, "sandbox": OPEN,
+                                                          "upgrade": {"probation_ms": 5000, "latency_percent": 0}})) as gateway:
+        before = gateway.processes()["mcp"]
+        with Load(gateway) as load:
+            for name, (script, why) in BAD.items():
+                if name == "dies on probation":
+                    continue  # below: its end is the end of requests that it took
+                path = program(gateway, name.replace(" ", "-"), script.format(bin=BIN))
+                gateway.ctl("module", "upgrade", "mcp", "--to", path)
+                now, change = settled(gateway)
+                assert change["verdict"] == "rolled back" and why in change["cause"], (name, change)
+                assert not now.get("program")
+        assert load.failures == []
+        after = gateway.processes()["mcp"]
+        assert (after["pid"], after["generation"], after["state"]) == (before["pid"], before["generation"], "ready")
+        history = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["history"]
+        assert any(step["toState"] == "rolling-back" for step in history)
+        refused = gateway.ctl("module", "upgrade", "mcp", "--to", "/nonexistent/program", check=False)
+        assert refused.returncode == 1 and "no such program" in refused.stderr
+        plain = gateway.directory / "plain.txt"
+        plain.write_text("no program")
+        gateway.ctl("module", "upgrade", "mcp", "--to", plain)
+        assert settled(gateway)[1]["verdict"] == "refused"
+        assert "versions are not known by name" in gateway.ctl("module", "upgrade", "mcp", "--to", "2.0", check=False).stderr
+
+
+def test_lif_10_a_rollback_aborts_an_upgrade_and_goes_back_after_one(worldclock, notes):
+    with start(worldclock, notes, config=config_with()) as gateway:
+        path = program(gateway, "gatehouse-mcp-new")
+        first = gateway.processes()["mcp"]["pid"]
+        nothing = gateway.ctl("module", "rollback", "mcp", check=False)
+        assert nothing.returncode == 1 and "no version before" in nothing.stderr
+        with Load(gateway) as load:
+            gateway.ctl("module", "upgrade", "mcp", "--to", path, "--probation", "60s")
+            wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+            gateway.ctl("module", "rollback", "mcp")
+            _, change = settled(gateway)
+            assert change["verdict"] == "rolled back" and "ordered by an operator" in change["cause"]
+            assert gateway.processes()["mcp"]["pid"] == first
+            gateway.ctl("module", "upgrade", "mcp", "--to", path)
+            assert settled(gateway)[1]["verdict"] == "promoted" and running(gateway) == str(path)
+            gateway.ctl("module", "rollback", "mcp")
+            now, change = settled(gateway)
+            assert change["verdict"] == "promoted" and change["from"] == str(path) and not change.get("to")
+            assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp") and not now.get("hasPrevious")
+        assert load.failures == []
+
+
+def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_supervisor(worldclock, notes):
+    with start(worldclock, notes, config=config_with()) as gateway:
+        path = program(gateway, "gatehouse-mcp-new")
+        gateway.ctl("module", "upgrade", "mcp", "--to", path)
+        settled(gateway)
+        gateway.wait_restarted(gateway.kill("core"))
+        gateway.wait_ready()
+        assert versions(gateway)["program"] == str(path) and running(gateway) == str(path)
+        # in the middle of an upgrade: the candidate is taken back
+        other = program(gateway, "gatehouse-mcp-other")
+        gateway.ctl("module", "upgrade", "mcp", "--to", other, "--probation", "60s")
+        wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+        gateway.wait_restarted(gateway.kill("core"))
+        gateway.wait_ready()
+        _, change = settled(gateway)
+        assert change["verdict"] == "rolled back" and "the core ended" in change["cause"] and running(gateway) == str(path)
+        assert not [p for p in gateway.processes().values() if p.get("role")]
+        # the supervisor dies in the middle of an upgrade, and comes back
+        gateway.ctl("module", "upgrade", "mcp", "--to", other, "--probation", "60s")
+        wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+        gateway.process.child.kill()
+        gateway.process.child.wait()
+        gateway.start()
+        assert running(gateway) == str(path)
+        assert [c["verdict"] for c in versions(gateway)["changes"]] == ["rolled back", "promoted"]
+        assert gateway.stop() == 0
+        gateway.start()
+        assert running(gateway) == str(path)
+        gateway.ctl("module", "rollback", "mcp")
+        settled(gateway)
+        assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
+
+
+def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(worldclock, notes):
+    with start(worldclock, notes, config=config_with()) as gateway:
+        path = program(gateway, "gatehouse-mcp-new")
+        gateway.ctl("module", "upgrade", "mcp", "--to", path)
+        settled(gateway)
+        for _ in range(6):
+            before = wait_until(lambda: (p := gateway.processes().get("mcp", {})).get("state") == "ready" and p, "mcp")
+            os.kill(before["pid"], signal.SIGKILL)
+            wait_until(lambda: gateway.processes().get("mcp", {}).get("generation") != before["generation"], "its end", pause_s=0.02)
+        wait_until(lambda: gateway.processes()["mcp"]["state"] == "ready" and running(gateway) == os.path.realpath(BIN / "gatehouse-mcp"),
+                   "the version before", 20)
+        now, change = settled(gateway)
+        assert change["verdict"] == "rolled back" and "6 deaths" in change["cause"] and change["who"] == "the core"
+        assert not now.get("hasPrevious")
+        with ModernMcp(gateway.mcp_url, gateway.token(gateways.GUEST, "--team", "explorers")) as mcp:
+            assert mcp.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+
+
+# ---- criteria, by a module that says what it likes of itself ----
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("stubs")
+    files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto")]
+    subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={directory}", *files], check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.parametrize("behaviour, why", [
+    ("errs_on_probation", "5.0 % of its"), ("slow_on_probation", "% of its requests took"), ("leaks_on_probation", "it grew by"),
+    ("dies_on_probation", "status 7"), ("degrades_on_probation", "not ready any more")])
+def test_lif_9_each_criterion_of_the_probation_rolls_back(stubs, tmp_path, behaviour, why):
+    tmp_path.chmod(0o755)
+    echo = {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN, "start_timeout_ms": 10000,
+            "rlimits": {"address_space_bytes": 0} if behaviour == "leaks_on_probation" else {},
+            "upgrade": {"probation_ms": 20000, "memory_bytes": 50 << 20},
+            "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(tmp_path / "report")}}
+    with gateways.Gateway(config={"version": 1, "modules": [echo]}) as gateway:
+        before = gateway.processes()["echo"]
+        path = program(gateway, behaviour, f"exec {PYMODULE} {behaviour}")
+        gateway.ctl("module", "upgrade", "echo", "--to", path)
+        _, change = settled(gateway, "echo", 40)
+        assert change["verdict"] == "rolled back" and why in change["cause"], change
+        after = gateway.processes()["echo"]
+        assert (after["pid"], after["state"]) == (before["pid"], "ready")
+
+
+def test_lif_9_good_and_bad_versions_in_turn_under_load(worldclock, notes):
+    bad = [script.format(bin=BIN) for name, (script, _) in BAD.items() if name not in ("dies on probation", "hangs at start")]
+    config = config_with()
+    with start(worldclock, notes, config=config) as gateway:
+        good = [program(gateway, f"gatehouse-mcp-{i}") for i in range(2)]
+        wrong = [program(gateway, f"bad-{i}", script) for i, script in enumerate(bad)]
+        expected = []
+        with Load(gateway) as load:
+            for turn in range(ROUNDS):
+                path = good[turn // 2 % 2] if turn % 2 == 0 else wrong[turn // 2 % len(wrong)]
+                gateway.ctl("module", "upgrade", "mcp", "--to", path, "--probation", "300ms")
+                _, change = settled(gateway)
+                expected.append("promoted" if turn % 2 == 0 else "rolled back")
+                assert (change["verdict"], change["to"]) == (expected[-1], str(path)), change
+                assert not load.failures, load.failures[:3]
+        assert load.failures == []
+        print(f"{ROUNDS} upgrades, {load.done} requests, {len(load.failures)} failed")
