@@ -97,7 +97,7 @@ static const struct {
 START_TEST(a_good_descriptor_is_granted_what_it_asks_for) {
   Core__Module__V1__PluginParity parity[2], *pointers[2];
   Core__Module__V1__ModuleDescriptor d = good(parity, pointers);
-  struct lifecycle_module module = {.id = (char *)(uintptr_t) "mcp"};
+  struct lifecycle_module module = {.id = (char *)(uintptr_t) "mcp@2", .name = (char *)(uintptr_t) "mcp"};
   struct error err = {0};
   unsigned granted = 0;
   ck_assert_msg(lifecycle_descriptor_check(&module, &d, &granted, &err), "%s", err.message);
@@ -109,7 +109,7 @@ START_TEST(each_bad_descriptor_is_refused_with_its_code) {
   for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
     Core__Module__V1__PluginParity parity[2], *pointers[2];
     Core__Module__V1__ModuleDescriptor d = good(parity, pointers);
-    struct lifecycle_module module = {.id = (char *)(uintptr_t) "mcp"};
+    struct lifecycle_module module = {.id = (char *)(uintptr_t) "mcp@2", .name = (char *)(uintptr_t) "mcp"};
     struct error err = {0};
     unsigned granted = 0;
     table[i].spoil(&d);
@@ -123,7 +123,8 @@ END_TEST
 START_TEST(a_module_configured_for_another_family_is_refused) {
   Core__Module__V1__PluginParity parity[2], *pointers[2];
   Core__Module__V1__ModuleDescriptor d = good(parity, pointers);
-  struct lifecycle_module module = {.id = (char *)(uintptr_t) "mcp", .family = "a2a"};
+  struct lifecycle_module module = {
+      .id = (char *)(uintptr_t) "mcp@2", .name = (char *)(uintptr_t) "mcp", .family = "a2a"};
   struct error err = {0};
   unsigned granted = 0;
   ck_assert(!lifecycle_descriptor_check(&module, &d, &granted, &err));

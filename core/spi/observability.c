@@ -6,8 +6,7 @@
 
 void spi_observability_emit_logs(const struct spi_call *call) {
   Core__Spi__Observability__V1__EmitLogsResponse response = CORE__SPI__OBSERVABILITY__V1__EMIT_LOGS_RESPONSE__INIT;
-  observe_logs_emit(call->spi->options.observe, lifecycle_instance_name(call->instance),
-                    (const void *)call->request);
+  observe_logs_emit(call->spi->options.observe, lifecycle_instance_name(call->instance), (const void *)call->request);
   core_rpc_call_reply_message(call->call, &response.base);
 }
 

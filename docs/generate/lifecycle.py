@@ -58,6 +58,42 @@ of its own readiness counts at once; thresholds count missing answers.
 (`drain_timeout_ms`, or `--drain`), in which the module refuses new requests in its protocol's form and finishes what it has; SIGTERM, or
 `Shutdown` without a supervisor; SIGKILL after `stop_grace_ms`. While it drains the status says how much is in flight. `gatehouse module
 drain` does only the first step.
+
+## A new version
+
+`gatehouse module upgrade <id> --to PATH` (LIF-9, `core/lifecycle/upgrade.c`). A module has one process, and from its first upgrade on a
+second one, `<id>@2` in the run directory; they take turns. The second has the same configuration, listeners, user, sandbox and limits as the
+first, and another program.
+
+1. **starting**: the supervisor starts the program in the process that is free, as a *candidate*. It goes through every phase above, up to
+   the proven deny path, while the current one serves. Refused, dead, or not ready in `start_timeout_ms`: rolled back.
+2. **probation**, `upgrade.probation_ms`: both accept on the same listening sockets, and calls of the core are divided between them. Ten
+   times a second the core asks both for their numbers (`GetStats`) and compares what happened since the probation began.
+3. **retiring**: it held. The decision is written down, the supervisor restarts the new program from now on, and the old process *hands
+   over*: it stops accepting, serves what comes on open connections with `Connection: close`, and ends when they are gone or
+   `drain_timeout_ms` has passed. Sessions are the core's, so whoever was served by the one is served by the other.
+
+What ends a probation (`core/lifecycle/verdict.c`), each by itself:
+
+| criterion | key |
+|---|---|
+| it died, or is not ready any more | |
+| its share of failed requests is more than 1 percentage point above the old one's, after 20 requests and at least two failures | `upgrade.error_points`, `upgrade.error_calls` |
+| its median or 95th percentile takes more than twice the old one's, and a millisecond more, after 50 requests to each | `upgrade.latency_percent`, `upgrade.latency_calls` |
+| it grew by more than 256 MiB | `upgrade.memory_bytes` |
+| `gatehouse module rollback <id>` | |
+
+The numbers are the modules' own. Then the candidate is **rolling-back**: it hands over in the same way, or is killed when it never served,
+and the old one has gone on as if nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
+
+`gatehouse module rollback <id>` without an upgrade under way goes back to the program before by the same road, without a probation: it has
+been the module's already. A program that would be quarantined goes back by itself (LIF-8): to the program before, once, else to the
+module's `fallback`, else it is held down.
+
+What was decided, when, by whom and why, is kept in the store and shown by `gatehouse module describe <id>`. Whatever dies in the middle: the
+supervisor's word of which process is current counts; a candidate whose core died is rolled back; after a new start of everything the
+promoted program is the module's, unless `binary` in the configuration names another one than when it was promoted: then the
+configuration counts.
 """
 
 
