@@ -175,7 +175,6 @@ void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle
                                      .data = data,
                                      .length = length,
                                      .timeout_ms = timeout_ms,
-                                     .wait_for_ready = true,
                                      .events = &events,
                                      .user = step};
   step->call = instance->calls[slot] = core_rpc_client_start(instance->channel, &request);
@@ -465,20 +464,6 @@ static bool process_is_known(const struct lifecycle_module *module) {
   return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
 }
 
-/* A socket file can be left over, or not be listened to yet. A supervisor removes the one and tells of every process;
- * without one the only way to know is to knock, which does not block. */
-static bool socket_listens(const struct lifecycle_module *module) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (module->supervised)
-    return true;
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  bool listens = fd >= 0 && str_copy(address.sun_path, sizeof(address.sun_path), module->runtime_path) &&
-                 (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno != ECONNREFUSED);
-  if (fd >= 0)
-    close(fd);
-  return listens;
-}
-
 static void attach_again(void *argument) {
   struct lifecycle_module *module = argument;
   module->retry_timer = NULL;
@@ -512,8 +497,9 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
   core_rpc_timer_cancel(&module->retry_timer);
   if (module->hold != LIFECYCLE_HOLD_NONE)
     return;
-  bool listens = socket_listens(module);
-  if ((!process_is_known(module) || !listens) && module->attach_waits < ATTACH_WAITS_MAX) {
+  struct core_rpc_channel *channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path);
+  if ((!process_is_known(module) || !channel) && module->attach_waits < ATTACH_WAITS_MAX) {
+    core_rpc_channel_close(&channel);
     module->attach_waits++;
     module->retry_timer = core_rpc_timer_start(lifecycle->options.loop, ATTACH_WAIT_MS, attach_again, module);
     return;
@@ -523,14 +509,16 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
     module->runtime_inode = status.st_ino;
     module->runtime_changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec;
   }
-  if (!listens)
+  if (!channel)
     return; /* left over by a process that is gone: the next one makes its own */
   if (module->instance && module->instance->channel)
     lifecycle_instance_end(module->instance, LIFECYCLE_ON_LOST, "replaced by a new instance");
-  if (module->hold != LIFECYCLE_HOLD_NONE)
+  if (module->hold != LIFECYCLE_HOLD_NONE) {
+    core_rpc_channel_close(&channel);
     return; /* that was one too many */
+  }
   struct lifecycle_instance *instance = instance_make(module, LIFECYCLE_DISCOVERED, "runtime socket found");
-  instance->channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path, NULL);
+  instance->channel = channel;
   instance->start_timer = core_rpc_timer_start(lifecycle->options.loop, lifecycle_module_start_timeout_ms(module),
                                                start_timed_out, instance);
   log_event(LOG_INFO, "lifecycle", "module discovered", LOG_TEXT("module", module->id),

@@ -1,22 +1,18 @@
-/* channel.c: connections to other servers. Retries are off (T12: deadlines stay), connections are not shared between
- * channels, the reconnect back-off is short because the other side is on this machine (T9), and the authority is
- * "localhost", as every gRPC over a Unix socket accepts it. */
-#include <limits.h>
-
+/* channel.c: connections to other servers, each made by us and handed to gRPC as a descriptor: no resolver, no
+ * balancer, no connection that gRPC would make anew on its own, perhaps to another process than the one that was asked
+ * before (a channel is one life of its peer), and a shorter path for each call. The authority is "localhost", as every
+ * gRPC over a Unix socket accepts it. */
+#include <errno.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/rpc/core_rpc_internal.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
+#include "sdk/base/str.h"
 
 #define CHANNEL_MAGIC 0xC04ec4a1u
-
-enum {
-  RECONNECT_MIN_MS = 50,
-  RECONNECT_MAX_MS = 100,
-  CONNECT_TIMEOUT_MS = 5000, /* a busy peer may take its time to accept; a dead one fails at once */
-};
 
 static struct core_rpc_channel *channel_link(struct core_rpc_loop *loop, grpc_channel *handle) {
   struct core_rpc_channel *channel = BASE_NEW(struct core_rpc_channel);
@@ -32,34 +28,43 @@ static struct core_rpc_channel *channel_link(struct core_rpc_loop *loop, grpc_ch
 #define TEXT_ARGUMENT(key_, value_)                                                                                    \
   { .type = GRPC_ARG_STRING, .key = (char *)(uintptr_t)(key_), .value.string = (char *)(uintptr_t)(value_) }
 
-struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path,
-                                                 const struct core_rpc_channel_options *options) {
-  loop_check(loop);
-  uint32_t min_ms = options != NULL && options->reconnect_min_ms != 0 ? options->reconnect_min_ms : RECONNECT_MIN_MS;
-  uint32_t max_ms = options != NULL && options->reconnect_max_ms != 0 ? options->reconnect_max_ms : RECONNECT_MAX_MS;
+/* Takes the descriptor. */
+static struct core_rpc_channel *channel_from_socket(struct core_rpc_loop *loop, const char *name, int fd,
+                                                    int message_max_bytes) {
   grpc_arg list[] = {
-      INTEGER_ARGUMENT(GRPC_ARG_ENABLE_RETRIES, 0),
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_CHANNELZ, 0),
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
       INTEGER_ARGUMENT(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0), /* never offered, so never used */
       INTEGER_ARGUMENT(GRPC_ARG_HTTP2_BDP_PROBE, 0),
-      INTEGER_ARGUMENT(GRPC_ARG_CLIENT_IDLE_TIMEOUT_MS, INT_MAX),
-      INTEGER_ARGUMENT(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1),
-      INTEGER_ARGUMENT(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, min_ms),
-      INTEGER_ARGUMENT(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS), /* named so; it bounds one attempt */
-      INTEGER_ARGUMENT(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, max_ms),
-      INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, loop->options.message_max_bytes),
+      INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, message_max_bytes),
       INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, loop->options.metadata_max_bytes),
       TEXT_ARGUMENT(GRPC_ARG_DEFAULT_AUTHORITY, "localhost"),
   };
   grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
-  char *target = base_asprintf("unix:%s", unix_path);
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-  grpc_channel *handle = grpc_channel_create(target, credentials, &arguments);
+  grpc_channel *handle = grpc_channel_create_from_fd(name, fd, credentials, &arguments);
   grpc_channel_credentials_release(credentials);
-  base_free(target);
   BASE_CHECK(handle != NULL);
   return channel_link(loop, handle);
+}
+
+struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  loop_check(loop);
+  if (!str_copy(address.sun_path, sizeof(address.sun_path), unix_path)) {
+    errno = ENAMETOOLONG;
+    return NULL;
+  }
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return NULL;
+  if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return NULL;
+  }
+  return channel_from_socket(loop, "module", fd, (int)loop->options.message_max_bytes);
 }
 
 struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct core_rpc_listener *listener,
@@ -71,22 +76,7 @@ struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct
     close(pair[1]);
     return NULL;
   }
-  grpc_arg list[] = {
-      INTEGER_ARGUMENT(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1), /* our own server's answers */
-      INTEGER_ARGUMENT(GRPC_ARG_MAX_METADATA_SIZE, loop->options.metadata_max_bytes),
-      TEXT_ARGUMENT(GRPC_ARG_DEFAULT_AUTHORITY, "localhost"),
-  };
-  grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
-  grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-  grpc_channel *handle = grpc_channel_create_from_fd("local", pair[1], credentials, &arguments);
-  grpc_channel_credentials_release(credentials);
-  BASE_CHECK(handle != NULL);
-  return channel_link(loop, handle);
-}
-
-void core_rpc_channel_reconnect(struct core_rpc_channel *channel) {
-  BASE_CHECK_MAGIC(channel, CHANNEL_MAGIC);
-  grpc_channel_reset_connect_backoff(channel->handle);
+  return channel_from_socket(loop, "local", pair[1], -1); /* our own server's answers */
 }
 
 void core_rpc_channel_close(struct core_rpc_channel **channel_handle) {

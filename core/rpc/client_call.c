@@ -27,7 +27,6 @@ struct core_rpc_client_call {
   bool half_closing, read_ended, ended;
   grpc_metadata *metadata;
   size_t metadata_count;
-  uint32_t metadata_flags;
   grpc_metadata_array initial, trailing;
   grpc_byte_buffer *incoming;
   struct message_queue queue;
@@ -287,7 +286,6 @@ static grpc_op client_op_status(struct core_rpc_client_call *call) {
 
 static grpc_op client_op_head(struct core_rpc_client_call *call) {
   return (grpc_op){.op = GRPC_OP_SEND_INITIAL_METADATA,
-                   .flags = call->metadata_flags,
                    .data.send_initial_metadata = {.count = call->metadata_count, .metadata = call->metadata}};
 }
 
@@ -356,8 +354,6 @@ struct core_rpc_client_call *client_call_start(struct core_rpc_channel *channel,
     call->next->previous = call;
   channel->calls = call;
   loop->client_calls++;
-  if (request->wait_for_ready)
-    call->metadata_flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
   grpc_slice method = grpc_slice_from_copied_string(request->method);
   call->handle = grpc_channel_create_call(channel->handle, NULL, GRPC_PROPAGATE_DEFAULTS, loop->queue, method, NULL,
                                           rpc_deadline_after_ms(request->timeout_ms), NULL);

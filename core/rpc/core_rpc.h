@@ -196,16 +196,10 @@ void core_rpc_call_read(struct core_rpc_call *call);
 
 /* ---- calling ---- */
 
-struct core_rpc_channel_options {
-  uint32_t reconnect_min_ms; /* [50] */
-  uint32_t reconnect_max_ms; /* [100] */
-};
-
-/* A connection to a server on a Unix socket, made when first needed and again when lost. Options may be NULL. */
-struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path,
-                                                 const struct core_rpc_channel_options *options);
-/* Skips what is left of the reconnect back-off: the socket has just appeared. */
-void core_rpc_channel_reconnect(struct core_rpc_channel *channel);
+/* A connection to a server on a Unix socket, made now and never again: when it is lost its calls fail as unavailable,
+ * and another channel is to be made. NULL with errno when nobody listens there (ENOENT, ECONNREFUSED), when too many
+ * wait to be accepted (EAGAIN), or when descriptors or the path's length do not allow it. */
+struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path);
 /* Cancels its calls (their on_done still runs), closes the connection, nulls the pointer; NULL-safe. */
 void core_rpc_channel_close(struct core_rpc_channel **channel);
 
@@ -235,9 +229,8 @@ struct core_rpc_request {
   enum core_rpc_kind kind;
   const void *data; /* unary and server stream; copied */
   size_t length;
-  int64_t timeout_ms;  /* from now; 0 or less ends at once, INT64_MAX: none (streams only; a unary call has a deadline,
-                          TRN-3) */
-  bool wait_for_ready; /* waits for the connection until the deadline instead of failing at once */
+  int64_t timeout_ms; /* from now; 0 or less ends at once, INT64_MAX: none (streams only; a unary call has a deadline,
+                         TRN-3) */
   bool manual_read; /* streams: each message must be asked for with core_rpc_client_read(), but a server stream's first,
                        which the start asks for. Who has the last one it wants need not read on: the end comes by itself
                      */

@@ -44,7 +44,8 @@ static inline void harness_prepare(struct harness *harness, const struct core_rp
                           .path = harness->path, .name = "tester", .owner_uid = (uid_t)-1, .owner_gid = (gid_t)-1},
                       &err);
   ck_assert_ptr_nonnull(harness->listener);
-  harness->channel = core_rpc_channel_create(harness->loop, harness->path, NULL);
+  harness->channel = core_rpc_channel_create(harness->loop, harness->path);
+  ck_assert_ptr_nonnull(harness->channel);
 }
 
 static inline void harness_go(struct harness *harness) {

@@ -146,7 +146,6 @@ static void client_step(struct client *client) {
                                            .data = step->data,
                                            .length = strlen(step->data),
                                            .timeout_ms = step->timeout_ms,
-                                           .wait_for_ready = true,
                                            .events = &events,
                                            .user = client};
   struct core_rpc_client_call *call = core_rpc_client_start(client->channel, &request);
@@ -160,7 +159,15 @@ static void client_step(struct client *client) {
 
 static int call(const char *path) {
   struct client client = {.loop = core_rpc_loop_create(NULL)};
-  client.channel = core_rpc_channel_create(client.loop, path, NULL);
+  for (int i = 0; i < 1000 && client.channel == NULL; i++) { /* the other side may not listen yet */
+    client.channel = core_rpc_channel_create(client.loop, path);
+    if (client.channel == NULL)
+      usleep(10000);
+  }
+  if (client.channel == NULL) {
+    core_rpc_loop_free(&client.loop);
+    return EXIT_FAILURE;
+  }
   client_step(&client);
   core_rpc_loop_run(client.loop);
   core_rpc_loop_free(&client.loop);
