@@ -166,6 +166,16 @@ static void add_limit(struct spawn_image *image, int resource, int64_t most, boo
   image->limits[image->limit_count++] = (struct spawn_limit){resource, {value, value}};
 }
 
+static void add_limits(struct spawn_image *image, const struct config_module *module) {
+  add_limit(image, RLIMIT_NOFILE, module->rlimit_open_files, false);
+  if (image->change_user) /* else it would count the processes of whoever started the gateway */
+    add_limit(image, RLIMIT_NPROC, module->rlimit_processes, false);
+  if (!SANITIZED)
+    add_limit(image, RLIMIT_AS, module->rlimit_address_space_bytes, false);
+  add_limit(image, RLIMIT_FSIZE, module->rlimit_file_size_bytes, false);
+  add_limit(image, RLIMIT_CORE, module->rlimit_core_bytes, true);
+}
+
 /* ---- the core and the modules ---------------------------------------------------------------------------------------
  */
 
@@ -183,8 +193,32 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
   return image_user_find(child->config->user, child->config->group, &child->image, err);
 }
 
+static struct sandbox_wish wish_of(const struct supervisor *supervisor, const struct child *child,
+                                   const struct config_module *module) {
+  const struct spawn_image *image = &child->image;
+  return (struct sandbox_wish){.config = supervisor->config,
+                               .core = child->is_core,
+                               .module = module,
+                               .program = image->path,
+                               .directory = image->directory,
+                               .notify_path = supervisor->notify_path,
+                               .arguments = image->arguments,
+                               .environment = image->environment,
+                               .changes_user = image->change_user,
+                               .user = image->user,
+                               .group = image->group,
+                               .core_user = supervisor->children[0].image.user};
+}
+
+void image_core_renew(struct supervisor *supervisor, struct child *child) {
+  const struct config_module confinement = config_core_confinement(supervisor->config);
+  const struct sandbox_wish wish = wish_of(supervisor, child, &confinement);
+  sandbox_renew(&child->image.sandbox, &wish);
+}
+
 void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   const struct config *config = supervisor->config;
+  const struct config_module confinement = config_core_confinement(config);
   struct spawn_image *image = &child->image;
   size_t count = 0;
   child->restart = CONFIG_RESTART_ALWAYS;
@@ -199,7 +233,8 @@ void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   image->arguments = make_arguments("gatehouse-core", &config->core_args);
   image->directory = base_strdup(config->state_dir);
   image->umask = 0077;
-  image->no_new_privileges = true;
+  image->no_new_privileges = confinement.sandbox_no_new_privileges;
+  image->drop_capabilities = confinement.sandbox_drop_capabilities;
   for (char **at = environ; *at; at++) /* the core is trusted: it keeps what the operator set (PGPASSFILE, TZ, …) */
     if (!is_ours(*at))
       add(image, &count, base_strdup(*at));
@@ -217,6 +252,10 @@ void image_core_prepare(struct supervisor *supervisor, struct child *child) {
     image->inherit[image->inherit_count++] = watch_fd; /* open for as long as the supervisor lives */
   }
   add_listen(image, &count, watch_fd >= 0 ? "control:watch" : "control");
+  add_limits(image, &confinement);
+  const struct sandbox_wish wish = wish_of(supervisor, child, &confinement);
+  sandbox_prepare(&image->sandbox, &wish);
+  sandbox_report(&image->sandbox, child->id);
 }
 
 static const struct listener *find_listener(const struct supervisor *supervisor, const char *name) {
@@ -274,26 +313,11 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add_listeners(supervisor, child, &count);
   for (size_t i = 0; i < module->env.count; i++)
     add(image, &count, base_asprintf("%s=%s", module->env.items[i].key, module->env.items[i].value));
-  add_limit(image, RLIMIT_NOFILE, module->rlimit_open_files, false);
-  if (image->change_user) /* else it would count the processes of whoever started the gateway */
-    add_limit(image, RLIMIT_NPROC, module->rlimit_processes, false);
-  if (!SANITIZED)
-    add_limit(image, RLIMIT_AS, module->rlimit_address_space_bytes, false);
-  add_limit(image, RLIMIT_FSIZE, module->rlimit_file_size_bytes, false);
-  add_limit(image, RLIMIT_CORE, module->rlimit_core_bytes, true);
+  add_limits(image, module);
   image->umask =
       image->user == supervisor->children[0].image.user ? 0077 : 0007; /* the core reaches sockets by group */
-  sandbox_prepare(&image->sandbox, &(struct sandbox_wish){.config = config,
-                                                          .module = module,
-                                                          .program = image->path,
-                                                          .directory = image->directory,
-                                                          .notify_path = supervisor->notify_path,
-                                                          .arguments = image->arguments,
-                                                          .environment = image->environment,
-                                                          .changes_user = image->change_user,
-                                                          .user = image->user,
-                                                          .group = image->group,
-                                                          .core_user = supervisor->children[0].image.user});
+  const struct sandbox_wish wish = wish_of(supervisor, child, module);
+  sandbox_prepare(&image->sandbox, &wish);
   sandbox_report(&image->sandbox, module->id);
 }
 

@@ -4,7 +4,8 @@
  *   <run>/                     0755
  *   <run>/supervisor.lock      0600  flock; "<pid> <last generation>"
  *   <run>/core/, core/spi/     0711  the core's
- *   <run>/core/spi/<id>/       0711  the core's; the module's sandbox shows it this one alone
+ *   <run>/core/spi/<id>/       0711  the core's; the module's sandbox shows it this one alone; 0710 with the module's
+ *                                    group when their users differ: nobody else reaches the sockets in it
  *   <run>/modules/             0711
  *   <run>/modules/<id>/        0700  the module's; 02750 with the core's group when their users differ
  *   <state>/                   0700  the core's */
@@ -98,7 +99,8 @@ bool rundir_child_prepare(struct supervisor *supervisor, const struct child *chi
   bool same = child->image.user == core->user;
   if (!make_below(config->run_dir, "/modules/", child->id, same ? 0700 : 02750, child->image.user,
                   same ? child->image.group : core->group, err) ||
-      !make_below(config->run_dir, "/core/spi/", child->id, 0711, core->user, core->group, err))
+      !make_below(config->run_dir, "/core/spi/", child->id, same ? 0711 : 0710, core->user,
+                  same ? core->group : child->image.group, err))
     return false;
   unlink(child->runtime_socket); /* of a run that was killed */
   return true;

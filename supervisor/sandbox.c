@@ -11,11 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
+#include "sdk/base/check.h"
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
 
@@ -31,7 +33,7 @@ static const char *const measure_texts[] = {
 #undef MEASURE_TEXT
 };
 
-static const char *const profile_texts[] = {"mcp", "rest", "console", "generic", "script"};
+static const char *const profile_texts[] = {"mcp", "rest", "console", "generic", "script", "core"};
 
 const char *sandbox_measure_text(enum sandbox_measure measure) {
   return measure_texts[measure];
@@ -39,6 +41,10 @@ const char *sandbox_measure_text(enum sandbox_measure measure) {
 
 const char *sandbox_profile_text(enum sandbox_profile profile) {
   return profile_texts[profile];
+}
+
+bool sandbox_profile_is_ours(enum sandbox_profile profile) {
+  return profile != SANDBOX_GENERIC && profile != SANDBOX_SCRIPT;
 }
 
 void sandbox_note(struct sandbox *sandbox, enum sandbox_measure measure, enum sandbox_state state, const char *format,
@@ -58,8 +64,9 @@ static enum sandbox_profile profile_of(const struct sandbox_wish *wish) {
   if (wish->module->sandbox_profile != CONFIG_SANDBOX_AUTO)
     return (enum sandbox_profile)(wish->module->sandbox_profile - 1);
   const char *slash = strrchr(wish->program, '/'), *name = slash ? slash + 1 : wish->program;
-  for (enum sandbox_profile i = SANDBOX_MCP; i <= SANDBOX_CONSOLE; i++)
-    if (str_starts_with(name, "gatehouse-") && str_equal(name + strlen("gatehouse-"), profile_texts[i]))
+  for (enum sandbox_profile i = 0; i < SANDBOX_PROFILES; i++)
+    if (sandbox_profile_is_ours(i) && (i == SANDBOX_CORE) == wish->core && str_starts_with(name, "gatehouse-") &&
+        str_equal(name + strlen("gatehouse-"), profile_texts[i]))
       return i;
   return SANDBOX_GENERIC;
 }
@@ -85,6 +92,7 @@ struct sandbox_network sandbox_network_of(const struct sandbox *sandbox, const s
 #define R (1u << SANDBOX_REST)
 #define G (1u << SANDBOX_GENERIC)
 #define S (1u << SANDBOX_SCRIPT)
+#define K (1u << SANDBOX_CORE)
 #define A ((1u << SANDBOX_PROFILES) - 1)
 #define READ SANDBOX_READ
 #define EXECUTE SANDBOX_EXECUTE
@@ -112,8 +120,67 @@ void sandbox_files_visit(const struct sandbox *sandbox, const struct sandbox_wis
       visit(argument, files[i].path, files[i].access);
   if (SANITIZED)
     visit(argument, "/proc", SANDBOX_READ);
+  for (size_t i = 0; i < sandbox->place_count; i++)
+    visit(argument, sandbox->places[i].path, sandbox->places[i].access);
+  if (wish->core)
+    return;
   visit(argument, wish->directory, SANDBOX_OWN);
   visit(argument, wish->program, SANDBOX_EXECUTE);
+}
+
+/* ---- the core's places: by path, looked at again before each start --------------------------------------------------
+ */
+
+static void place_look(struct sandbox_place *place) {
+  struct stat status;
+  bool there = stat(place->path, &status) == 0;
+  place->device = there ? status.st_dev : 0;
+  place->inode = there ? status.st_ino : 0;
+}
+
+/* A relative path begins where the core does: in its state directory. Empty: none. */
+static void place_add(struct sandbox *sandbox, const struct sandbox_wish *wish, const char *path,
+                      enum sandbox_access access) {
+  if (str_is_empty(path))
+    return;
+  BASE_CHECK(sandbox->place_count < SANDBOX_PLACES_MAX);
+  struct sandbox_place *place = &sandbox->places[sandbox->place_count++];
+  place->path = path[0] == '/' ? base_strdup(path) : base_asprintf("%s/%s", wish->directory, path);
+  place->access = access;
+  place_look(place);
+}
+
+static void places_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  const struct config *config = wish->config;
+  char *sockets = base_asprintf("%s/core", config->run_dir), *modules = base_asprintf("%s/modules", config->run_dir);
+  char *store = base_strdup(config->store_path), *slash = strrchr(store, '/');
+  place_add(sandbox, wish, wish->program, SANDBOX_EXECUTE);
+  place_add(sandbox, wish, wish->directory, SANDBOX_OWN);
+  place_add(sandbox, wish, sockets, SANDBOX_OWN);
+  place_add(sandbox, wish, modules, SANDBOX_READ);
+  if (slash && slash != store && config->store_backend == CONFIG_STORE_SQLITE) { /* its journals are beside it */
+    *slash = '\0';
+    place_add(sandbox, wish, store, SANDBOX_OWN);
+  }
+  place_add(sandbox, wish, config->secrets_master_key_file, SANDBOX_READ);
+  place_add(sandbox, wish, config->auth_jwt_key_file, SANDBOX_READ);
+  base_free(store);
+  base_free(modules);
+  base_free(sockets);
+}
+
+void sandbox_renew(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  bool changed = false;
+  for (size_t i = 0; i < sandbox->place_count; i++) {
+    const struct sandbox_place before = sandbox->places[i];
+    place_look(&sandbox->places[i]);
+    changed |= before.device != sandbox->places[i].device || before.inode != sandbox->places[i].inode;
+  }
+  if (!changed || sandbox->landlock_fd < 0)
+    return;
+  close(sandbox->landlock_fd);
+  sandbox->landlock_fd = -1;
+  sandbox_landlock_prepare(sandbox, wish);
 }
 
 /* ---- what is found
@@ -131,7 +198,7 @@ static bool has_capability(unsigned capability) {
 #define OFF_BY_CONFIGURATION "turned off in the configuration"
 
 static void note_user(struct sandbox *sandbox, const struct sandbox_wish *wish) {
-  if (wish->changes_user && wish->user != 0 && wish->user != wish->core_user)
+  if (wish->changes_user && wish->user != 0 && (wish->core || wish->user != wish->core_user))
     sandbox_note(sandbox, SANDBOX_USER, SANDBOX_IN_FORCE, "user %u, group %u", wish->user, wish->group);
   else if (wish->changes_user)
     sandbox_note(sandbox, SANDBOX_USER, SANDBOX_OFF, "its user %u is %s", wish->user,
@@ -219,16 +286,36 @@ static void prepare_landlock(struct sandbox *sandbox, const struct sandbox_wish 
     sandbox_note(sandbox, i, wish->module->sandbox_landlock ? SANDBOX_OFF : SANDBOX_TURNED_OFF, "%s", why);
 }
 
+static void note_dumpable(struct sandbox *sandbox) {
+  bool ours = sandbox_profile_is_ours(sandbox->profile);
+  sandbox_note(sandbox, SANDBOX_NOT_DUMPABLE, ours ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
+               ours ? "its program gives it up first of all"
+                    : "only the program itself can give it up; sdk/module does");
+}
+
+static void note_of_core(struct sandbox *sandbox) {
+  sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "the core has no limits of its own, only the gateway's");
+  sandbox_note(sandbox, SANDBOX_OOM_FIRST, SANDBOX_OFF, "modules go first");
+  sandbox_note(sandbox, SANDBOX_ENVIRONMENT, SANDBOX_OFF, "it keeps what the operator set");
+  sandbox_note(sandbox, SANDBOX_DESCRIPTORS, SANDBOX_IN_FORCE, "0, 1, 2, the control channel and its inotify");
+  note_dumpable(sandbox);
+}
+
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_free(sandbox);
   sandbox->applies = true;
   sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->tmp_fd = -1;
   sandbox->profile = profile_of(wish);
+  if (wish->core)
+    places_prepare(sandbox, wish);
   note_user(sandbox, wish);
   note_privileges(sandbox, wish);
   prepare_filter(sandbox, wish);
   note_limits(sandbox, wish);
-  if (wish->module->sandbox_mount_view)
+  if (wish->core) /* a view would keep a state directory that an operator has exchanged or mounted over */
+    sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF,
+                 "the core has none: what is mounted on its directories is to be seen; Landlock closes the rest");
+  else if (wish->module->sandbox_mount_view)
     sandbox_mount_prepare(sandbox, wish);
   else
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
@@ -242,17 +329,18 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   if (sandbox->tmp_fd >= 0)
     close(sandbox->tmp_fd);
   sandbox->tmp_fd = -1;
-  sandbox_cgroup_prepare(sandbox, wish);
+  if (wish->core) {
+    note_of_core(sandbox);
+    return;
+  }
+  sandbox_cgroup_prepare(sandbox, wish, NULL);
   sandbox->oom_first = access("/proc/self/oom_score_adj", W_OK) == 0;
   sandbox_note(sandbox, SANDBOX_OOM_FIRST, sandbox->oom_first ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
                sandbox->oom_first ? "ended before core and supervisor when memory is short"
                                   : "only root may say so here");
   sandbox_note(sandbox, SANDBOX_ENVIRONMENT, SANDBOX_IN_FORCE, "nothing is inherited");
   sandbox_note(sandbox, SANDBOX_DESCRIPTORS, SANDBOX_IN_FORCE, "0, 1, 2 and the named listeners");
-  bool ours = sandbox->profile <= SANDBOX_CONSOLE;
-  sandbox_note(sandbox, SANDBOX_NOT_DUMPABLE, ours ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
-               ours ? "its program gives it up first of all"
-                    : "only the program itself can give it up; sdk/module does");
+  note_dumpable(sandbox);
 }
 
 void sandbox_report(const struct sandbox *sandbox, const char *module_id) {
@@ -280,6 +368,8 @@ void sandbox_free(struct sandbox *sandbox) {
       if (descriptors[i] >= 0)
         close(descriptors[i]);
     base_free(sandbox->filter);
+    for (size_t i = 0; i < sandbox->place_count; i++)
+      base_free(sandbox->places[i].path);
   }
   *sandbox = (struct sandbox){0};
 }

@@ -58,12 +58,33 @@ struct sandbox_finding {
   char reason[SANDBOX_REASON_BYTES]; /* why it is not in force, or what is */
 };
 
-enum sandbox_profile { SANDBOX_MCP, SANDBOX_REST, SANDBOX_CONSOLE, SANDBOX_GENERIC, SANDBOX_SCRIPT, SANDBOX_PROFILES };
+enum sandbox_profile {
+  SANDBOX_MCP,
+  SANDBOX_REST,
+  SANDBOX_CONSOLE,
+  SANDBOX_GENERIC,
+  SANDBOX_SCRIPT,
+  SANDBOX_CORE,
+  SANDBOX_PROFILES
+};
+/* The programs that are built here, whose tables are minimal and who give up being dumpable. */
+bool sandbox_profile_is_ours(enum sandbox_profile profile);
 const char *sandbox_profile_text(enum sandbox_profile profile);
+
+enum sandbox_access { SANDBOX_READ, SANDBOX_EXECUTE, SANDBOX_WRITE, SANDBOX_OWN };
+
+/* A file or folder of the core that an operator may exchange for another of its name while the core is down. */
+#define SANDBOX_PLACES_MAX 8
+struct sandbox_place {
+  char *path;
+  enum sandbox_access access;
+  dev_t device; /* of what the ruleset names; */
+  ino_t inode;  /* 0: nothing was there */
+};
 
 struct sandbox {
   enum sandbox_profile profile;
-  bool applies; /* false: the zero value, nothing is done (the core) */
+  bool applies; /* false: the zero value, nothing is done */
   struct sock_filter *filter;
   size_t filter_length;             /* 0: no filter */
   uint16_t own_at[SANDBOX_OWN_MAX]; /* where the filter compares with the process's own id */
@@ -71,12 +92,15 @@ struct sandbox {
   int landlock_fd, mount_fd, cgroup_fd; /* -1: none */
   int tmp_fd;                           /* /tmp of the mount view while preparing; -1: none */
   bool oom_first;
+  struct sandbox_place places[SANDBOX_PLACES_MAX]; /* the core's */
+  size_t place_count;
   struct sandbox_finding findings[SANDBOX_MEASURE_COUNT];
 };
 
-/* What a module's sandbox is made from; texts are borrowed during the call. */
+/* What a sandbox is made from; texts are borrowed during the call. */
 struct sandbox_wish {
   const struct config *config;
+  bool core; /* for the core: module holds its keys, directory is the state directory */
   const struct config_module *module;
   const char *program;                         /* absolute path */
   const char *directory;                       /* its own, absolute; exists */
@@ -91,6 +115,9 @@ struct sandbox_wish {
  * program, arguments and environment; when one of those changes, prepare again. */
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 void sandbox_free(struct sandbox *sandbox);
+/* Before the core is started again: when one of its places leads to another file than before, the ruleset is made anew.
+ * Else a few stat calls. */
+void sandbox_renew(struct sandbox *sandbox, const struct sandbox_wish *wish);
 
 /* Says once, in the log, what the configuration weakened (a warning) and what cannot be had here. */
 void sandbox_report(const struct sandbox *sandbox, const char *module_id);
@@ -134,8 +161,12 @@ void sandbox_landlock_prepare(struct sandbox *sandbox, const struct sandbox_wish
  * SPI sockets, a /tmp of its own. */
 void sandbox_mount_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 
-/* sandbox_cgroup.c */
-void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
+/* sandbox_cgroup.c. source: the kernel's tables of mounts and of our own groups; NULL: this process's. */
+struct sandbox_cgroup_source {
+  const char *mountinfo, *membership;
+};
+void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish,
+                            const struct sandbox_cgroup_source *source);
 
 /* Network that a module is given: none, any, or a list of TCP ports. */
 struct sandbox_network {
@@ -146,7 +177,6 @@ struct sandbox_network {
 struct sandbox_network sandbox_network_of(const struct sandbox *sandbox, const struct config_module *module);
 
 /* Files of a profile, for Landlock and the mount view. */
-enum sandbox_access { SANDBOX_READ, SANDBOX_EXECUTE, SANDBOX_WRITE, SANDBOX_OWN };
 typedef void sandbox_file_visitor(void *argument, const char *path, enum sandbox_access access);
 void sandbox_files_visit(const struct sandbox *sandbox, const struct sandbox_wish *wish, sandbox_file_visitor *visit,
                          void *argument);

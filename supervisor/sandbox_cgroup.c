@@ -41,10 +41,10 @@ static bool read_text(const char *folder, const char *name, char *target, size_t
 }
 
 /* Where cgroup v2 is mounted; NULL: nowhere. The caller frees. */
-static char *find_mount(void) {
+static char *find_mount(const char *mountinfo) {
   char line[4096], place[1024], type[64];
   char *found = NULL;
-  FILE *file = fopen("/proc/self/mountinfo", "re");
+  FILE *file = fopen(mountinfo, "re");
   while (file && !found && fgets(line, sizeof(line), file)) {
     const char *behind = strstr(line, " - ");
     if (behind && sscanf(behind, " - %63s", type) == 1 && str_equal(type, "cgroup2") &&
@@ -57,10 +57,10 @@ static char *find_mount(void) {
 }
 
 /* Our group's path in the hierarchy, such as "/system.slice/gatehouse.service"; false: none. */
-static bool find_own(char *target, size_t target_bytes) {
+static bool find_own(const char *membership, char *target, size_t target_bytes) {
   char line[1024];
   bool found = false;
-  FILE *file = fopen("/proc/self/cgroup", "re");
+  FILE *file = fopen(membership, "re");
   while (file && !found && fgets(line, sizeof(line), file))
     if (str_starts_with(line, "0::")) {
       line[strcspn(line, "\n")] = '\0';
@@ -87,11 +87,11 @@ static bool is_delegated(const char *folder, const char *own) {
 }
 
 /* The folder in which groups may be made, our own process moved into a leaf of it. NULL and *why. The caller frees. */
-static char *take_over(const char **why) {
+static char *take_over(const struct sandbox_cgroup_source *source, const char **why) {
   char own[512] = "", available[256] = "";
-  char *place = find_mount(), *folder = NULL;
+  char *place = find_mount(source->mountinfo), *folder = NULL;
   *why = "no cgroup v2 hierarchy is mounted";
-  if (place && find_own(own, sizeof(own))) {
+  if (place && find_own(source->membership, own, sizeof(own))) {
     char *leaf = strstr(own, "/gatehouse-supervisor"); /* a supervisor before us made it */
     if (leaf)
       *leaf = '\0';
@@ -125,19 +125,24 @@ static bool set_number(const char *group, const char *name, int64_t value) {
   return write_text(group, name, value > 0 ? text : "max");
 }
 
+/* Also what is not limited is written: a gateway before us may have limited it. */
 static bool set_limits(const char *group, const struct config_module *module) {
   char cpu[48];
   snprintf(cpu, sizeof(cpu), "%lld 100000", (long long)module->cgroup_cpu_percent * 1000);
   return set_number(group, "memory.max", module->cgroup_memory_bytes) &&
-         (module->cgroup_memory_bytes == 0 || write_text(group, "memory.oom.group", "1")) &&
+         (write_text(group, "memory.oom.group", module->cgroup_memory_bytes > 0 ? "1" : "0") ||
+          module->cgroup_memory_bytes == 0) &&
          set_number(group, "pids.max", module->cgroup_processes) &&
-         (module->cgroup_cpu_percent == 0 || write_text(group, "cpu.max", cpu));
+         (write_text(group, "cpu.max", module->cgroup_cpu_percent > 0 ? cpu : "max") ||
+          module->cgroup_cpu_percent == 0);
 }
 
-void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish,
+                            const struct sandbox_cgroup_source *source) {
+  static const struct sandbox_cgroup_source ours = {"/proc/self/mountinfo", "/proc/self/cgroup"};
   const struct config_module *module = wish->module;
   const char *why;
-  char *folder = take_over(&why);
+  char *folder = take_over(source ? source : &ours, &why);
   if (!folder) {
     sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "%s", why);
     return;

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "sdk/base/str.h"
 #include "supervisor/sandbox.h"
 #include "supervisor/spawn.h"
 
@@ -71,7 +72,7 @@ int sandbox_landlock_version(void) {
 struct maker {
   int fd;
   uint64_t handled;
-  const char *failed; /* path of the first rule that could not be made */
+  char failed[64]; /* path of the first rule that could not be made; "": none */
 };
 
 static void add_descriptor(struct maker *maker, int fd, enum sandbox_access access, const char *path) {
@@ -81,8 +82,8 @@ static void add_descriptor(struct maker *maker, int fd, enum sandbox_access acce
   struct path_rule rule = {rights[access] & maker->handled, fd};
   if (!S_ISDIR(status.st_mode))
     rule.allowed &= OF_FILES;
-  if (syscall(SYS_landlock_add_rule, maker->fd, RULE_PATH, &rule, 0) != 0 && !maker->failed)
-    maker->failed = path;
+  if (syscall(SYS_landlock_add_rule, maker->fd, RULE_PATH, &rule, 0) != 0 && !maker->failed[0])
+    str_copy(maker->failed, sizeof(maker->failed), path);
 }
 
 static void add_path(void *argument, const char *path, enum sandbox_access access) {
@@ -131,12 +132,12 @@ void sandbox_landlock_prepare(struct sandbox *sandbox, const struct sandbox_wish
     add_descriptor(&maker, sandbox->tmp_fd, SANDBOX_OWN, "/tmp");
   for (size_t i = 0; i < network.port_count && version >= 4 && !network.any; i++) {
     struct port_rule rule = {CONNECT_TCP, network.ports[i]};
-    if (syscall(SYS_landlock_add_rule, maker.fd, RULE_PORT, &rule, 0) != 0 && !maker.failed)
-      maker.failed = "a TCP port";
+    if (syscall(SYS_landlock_add_rule, maker.fd, RULE_PORT, &rule, 0) != 0 && !maker.failed[0])
+      str_copy(maker.failed, sizeof(maker.failed), "a TCP port");
   }
   sandbox->landlock_fd = spawn_descriptor_raise(maker.fd);
   bool loosened = wish->module->sandbox_read.count + wish->module->sandbox_write.count > 0;
-  if (maker.failed) /* stricter than asked for, never looser */
+  if (maker.failed[0]) /* stricter than asked for, never looser */
     sandbox_note(sandbox, SANDBOX_LANDLOCK_FILES, SANDBOX_IN_FORCE, "Landlock %d, but without %.60s", version,
                  maker.failed);
   else

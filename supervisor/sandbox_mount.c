@@ -96,7 +96,7 @@ static void mount_own_tmp(struct builder *builder, const struct sandbox_wish *wi
 
 static void mount_own_proc(struct builder *builder, const struct sandbox *sandbox) {
   const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
-  bool narrow = sandbox->profile <= SANDBOX_CONSOLE; /* programs of others also ask for the machine's memory */
+  bool narrow = sandbox_profile_is_ours(sandbox->profile); /* programs of others also ask for the machine's memory */
   if (mkdir(STAGE "/proc", 0555) != 0 ||
       mount("proc", STAGE "/proc", "proc", flags, narrow ? "hidepid=2,subset=pid" : "hidepid=2") != 0)
     failed(builder, "mount", "/proc");

@@ -47,6 +47,7 @@ enum condition {
   PRCTL,
   FIRST_ZERO,
   OWN,
+  ASK,
   THREADS,
   SPAWN,
   PROCESSES,
@@ -58,7 +59,8 @@ enum condition {
 #define C (1u << SANDBOX_CONSOLE)
 #define G (1u << SANDBOX_GENERIC)
 #define S (1u << SANDBOX_SCRIPT)
-#define B (M | R | C)
+#define K (1u << SANDBOX_CORE)
+#define B (M | R | C | K)
 #define A (B | G | S)
 
 const struct sandbox_call sandbox_calls[] = {
@@ -200,6 +202,13 @@ static void body_own(struct program *program) {
   emit_refuse(program);
 }
 
+/* Whether a process is there: signal 0 is none. */
+static void body_ask(struct program *program) {
+  emit_load_argument(program, 1, false);
+  ALLOW_ANY_OF(program, 0);
+  emit_refuse(program);
+}
+
 static void body_threads(struct program *program) {
   emit_load_argument(program, 0, false);
   emit(program, BPF_JMP | BPF_JSET | BPF_K, NEW_NAMESPACES, 2, 0);
@@ -244,6 +253,7 @@ static void (*const bodies[])(struct program *program) = {
     [PRCTL] = body_prctl,
     [FIRST_ZERO] = body_first_zero,
     [OWN] = body_own,
+    [ASK] = body_ask,
     [THREADS] = body_threads,
     [SPAWN] = body_spawn,
     [PROCESSES] = body_processes,

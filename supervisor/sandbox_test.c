@@ -109,7 +109,7 @@ END_TEST
 
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS)
 #define P(name) (1u << SANDBOX_##name)
-#define OURS (P(MCP) | P(REST) | P(CONSOLE))
+#define OURS (P(MCP) | P(REST) | P(CONSOLE) | P(CORE))
 #define OTHERS (P(GENERIC) | P(SCRIPT))
 
 static const struct {
@@ -132,7 +132,7 @@ static const struct {
     {"SCTP", "socket", AF_INET, SOCK_STREAM, IPPROTO_SCTP, true, 0},
     {"multipath TCP", "socket", AF_INET, SOCK_STREAM, 262, true, 0},
     {"vsock", "socket", AF_VSOCK, SOCK_STREAM, 0, true, 0},
-    {"a thread", "clone", THREAD_FLAGS, 0, 0, true, P(MCP) | P(REST) | OTHERS},
+    {"a thread", "clone", THREAD_FLAGS, 0, 0, true, P(MCP) | P(REST) | P(CORE) | OTHERS},
     {"a thread in a new user namespace", "clone", THREAD_FLAGS | CLONE_NEWUSER, 0, 0, true, 0},
     {"posix_spawn", "clone", CLONE_VM | CLONE_VFORK | SIGCHLD, 0, 0, true, P(REST) | P(SCRIPT)},
     {"fork", "clone", SIGCHLD, 0, 0, true, P(SCRIPT)},
@@ -140,6 +140,10 @@ static const struct {
     {"another exec", "execve", 1, 2, 3, true, P(REST) | P(SCRIPT)},
     {"a signal to itself", "kill", OWN_PID, SIGTERM, 0, true, P(REST) | OTHERS},
     {"a signal to another", "kill", 1, SIGKILL, 0, true, P(REST) | P(SCRIPT)},
+    {"whether another is there", "kill", 1, 0, 0, true, P(REST) | P(SCRIPT) | P(CORE)},
+    {"to give a file away by name", "lchown", 0, 0, 0, true, 0},
+    {"a lock of a file", "flock", 3, 0, 0, true, P(CORE) | OTHERS},
+    {"a folder", "mkdir", 0, 0, 0, true, P(CORE) | OTHERS},
     {"abort()", "tgkill", OWN_PID, OWN_PID, SIGABRT, true, OURS | OTHERS},
     {"a signal to a thread of another", "tgkill", 1, 1, SIGKILL, true, P(REST) | P(SCRIPT)},
     {"to be no longer dumpable", "prctl", PR_SET_DUMPABLE, 0, 0, true, OURS | OTHERS},
@@ -147,7 +151,7 @@ static const struct {
     {"to be traced", "prctl", PR_SET_PTRACER, 1, 0, true, 0},
     {"its own limits", "prlimit64", 0, 7, 0, true, OURS | OTHERS},
     {"another's limits", "prlimit64", 1, 7, 0, true, 0},
-    {"bytes waiting", "ioctl", 3, FIONREAD, 0, true, P(REST) | OTHERS},
+    {"bytes waiting", "ioctl", 3, FIONREAD, 0, true, P(REST) | P(CORE) | OTHERS},
     {"typing into a terminal", "ioctl", 0, TIOCSTI, 0, true, 0},
     {"a pair of Unix sockets", "socketpair", AF_UNIX, SOCK_STREAM, 0, true, P(MCP) | P(REST) | OTHERS},
 };

@@ -159,10 +159,22 @@ static void exit_text(char *target, size_t target_bytes, supervisor_control_v1_E
     str_copy(target, target_bytes, cause_name(cause));
 }
 
+static void protections_take(struct lifecycle_protections *target, const supervisor_control_v1_Protection *from,
+                             size_t count) {
+  target->count = 0;
+  for (size_t i = 0; i < count && i < LIFECYCLE_PROTECTIONS_MAX; i++) {
+    struct lifecycle_protection *protection = &target->items[target->count++];
+    str_copy(protection->name, sizeof(protection->name), from[i].name);
+    str_copy(protection->why, sizeof(protection->why), from[i].why);
+    protection->state = from[i].state;
+  }
+}
+
 static void on_hello(struct lifecycle *lifecycle, const supervisor_control_v1_Hello *hello) {
   lifecycle->supervisor_pid = hello->supervisor_pid;
   lifecycle->core_starts = hello->core_starts;
   str_copy(lifecycle->supervisor_version, sizeof(lifecycle->supervisor_version), hello->supervisor_version);
+  protections_take(&lifecycle->core_protections, hello->protections, hello->protections_count);
 }
 
 static void on_configured(struct lifecycle *lifecycle, const supervisor_control_v1_ConfiguredModule *news) {
@@ -175,13 +187,7 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
   lifecycle_module_owner_set(module, news->uid, news->gid);
   str_copy(module->family, sizeof(module->family), news->family);
   str_copy(module->version, sizeof(module->version), news->version);
-  module->protection_count = 0;
-  for (pb_size_t i = 0; i < news->protections_count && i < LIFECYCLE_PROTECTIONS_MAX; i++) {
-    struct lifecycle_protection *protection = &module->protections[module->protection_count++];
-    str_copy(protection->name, sizeof(protection->name), news->protections[i].name);
-    str_copy(protection->why, sizeof(protection->why), news->protections[i].why);
-    protection->state = news->protections[i].state;
-  }
+  protections_take(&module->protections, news->protections, news->protections_count);
   module->listener_count = 0;
   for (pb_size_t i = 0; i < news->listeners_count && module->listener_count < 8; i++) {
     struct lifecycle_listener *listener = &module->listeners[module->listener_count++];

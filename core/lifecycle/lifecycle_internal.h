@@ -99,11 +99,15 @@ struct lifecycle_instance {
   bool health_changed; /* while a step was under way: its answer is older */
 };
 
-/* What confines a module's process, as the supervisor says. */
+/* What confines a process, as the supervisor says. */
 #define LIFECYCLE_PROTECTIONS_MAX 20
 struct lifecycle_protection {
   char name[24], why[112];
   unsigned state; /* supervisor.control.v1.ProtectionState */
+};
+struct lifecycle_protections {
+  struct lifecycle_protection items[LIFECYCLE_PROTECTIONS_MAX];
+  size_t count;
 };
 
 /* What a process is to its module, as ProcessRole in control.proto. */
@@ -175,8 +179,7 @@ struct lifecycle_module {
   uid_t uid;
   struct lifecycle_listener listeners[8];
   size_t listener_count;
-  struct lifecycle_protection protections[LIFECYCLE_PROTECTIONS_MAX];
-  size_t protection_count;
+  struct lifecycle_protections protections;
 
   uint32_t restarts;
   char last_exit[96];
@@ -219,6 +222,7 @@ struct lifecycle {
   unsigned turn; /* of lifecycle_family_channel */
   uint32_t core_starts;
   uint64_t core_generation;
+  struct lifecycle_protections core_protections;
   char core_last_exit[96];
   int64_t core_last_exit_at_ms;
   bool stopping;

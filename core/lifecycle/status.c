@@ -18,7 +18,22 @@ static char *text(const char *value) {
   return copy;
 }
 
-/* Proportional set size in bytes; 0: not to be had. */
+/* What is mapped of a process, its part in what it shares with others counted whole. 0: not to be had. */
+static uint64_t process_resident_bytes(int32_t pid) {
+  char path[64];
+  unsigned long long pages = 0;
+  snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+  FILE *file = fopen(path, "re");
+  if (!file)
+    return 0;
+  if (fscanf(file, "%*u %llu", &pages) != 1)
+    pages = 0;
+  fclose(file);
+  return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Proportional set size in bytes. Of other processes the core's own sandbox hides it: then the resident size, which is
+ * never less. 0: not to be had. */
 static uint64_t process_pss_bytes(int32_t pid) {
   char path[64], line[256];
   unsigned long long kilobytes = 0;
@@ -26,15 +41,14 @@ static uint64_t process_pss_bytes(int32_t pid) {
     return 0;
   snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
   FILE *file = fopen(path, "re");
-  if (!file)
-    return 0;
-  while (fgets(line, sizeof(line), file))
+  while (file && fgets(line, sizeof(line), file))
     if (str_starts_with(line, "Pss:")) {
       kilobytes = strtoull(line + 4, NULL, 10);
       break;
     }
-  fclose(file);
-  return kilobytes * 1024;
+  if (file)
+    fclose(file);
+  return kilobytes ? kilobytes * 1024 : process_resident_bytes(pid);
 }
 
 /* Milliseconds since a process began, by the kernel's word; 0: not to be had. */
@@ -76,10 +90,10 @@ static const char *protection_state(unsigned state) {
 }
 
 /* One warning that names every measure which the configuration made weaker. */
-static void warnings_fill(const struct lifecycle_module *module, Core__Admin__V1__ProcessStatus *status) {
+static void warnings_fill(const struct lifecycle_protections *protections, Core__Admin__V1__ProcessStatus *status) {
   struct buf line = {0};
-  for (size_t i = 0; i < module->protection_count; i++) {
-    const struct lifecycle_protection *protection = &module->protections[i];
+  for (size_t i = 0; i < protections->count; i++) {
+    const struct lifecycle_protection *protection = &protections->items[i];
     if (protection->state < supervisor_control_v1_ProtectionState_PROTECTION_STATE_LOOSENED)
       continue;
     buf_printf(&line, "%s%s %s", line.length ? ", " : "the configuration weakens its sandbox: ", protection->name,
@@ -94,18 +108,19 @@ static void warnings_fill(const struct lifecycle_module *module, Core__Admin__V1
   buf_free(&line);
 }
 
-static void protections_fill(const struct lifecycle_module *module, Core__Admin__V1__DescribeModuleResponse *response) {
-  response->protections = calloc(module->protection_count + 1, sizeof(*response->protections));
+static void protections_fill(const struct lifecycle_protections *from,
+                             Core__Admin__V1__DescribeModuleResponse *response) {
+  response->protections = calloc(from->count + 1, sizeof(*response->protections));
   if (!response->protections)
     abort();
-  for (size_t i = 0; i < module->protection_count; i++) {
+  for (size_t i = 0; i < from->count; i++) {
     Core__Admin__V1__ModuleProtection *to = calloc(1, sizeof(*to));
     if (!to)
       abort();
     core__admin__v1__module_protection__init(to);
-    to->name = text(module->protections[i].name);
-    to->state = text(protection_state(module->protections[i].state));
-    to->why = text(module->protections[i].why);
+    to->name = text(from->items[i].name);
+    to->state = text(protection_state(from->items[i].state));
+    to->why = text(from->items[i].why);
     response->protections[response->n_protections++] = to;
   }
 }
@@ -153,7 +168,7 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   status->memory_pss_bytes = process_pss_bytes(module->pid);
   status->protocol_family =
       text(instance && instance->descriptor ? instance->descriptor->protocol_family : module->family);
-  warnings_fill(module, status);
+  warnings_fill(&module->protections, status);
   status->last_exit = text(module->last_exit);
   status->last_exit_at_ms = module->last_exit_at_ms;
   status->degraded =
@@ -181,6 +196,7 @@ static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifec
   status->uptime_ms = (uint64_t)(clock_monotonic_us() - lifecycle->started_us) / 1000;
   status->restarts = lifecycle->core_starts > 0 ? lifecycle->core_starts - 1 : 0;
   status->memory_pss_bytes = process_pss_bytes(getpid());
+  warnings_fill(&lifecycle->core_protections, status);
   status->last_exit = text(lifecycle->core_last_exit);
   status->last_exit_at_ms = lifecycle->core_last_exit_at_ms;
   return status;
@@ -314,13 +330,8 @@ static ProtobufCMessage *message_copy(const ProtobufCMessage *message) {
   return copy;
 }
 
-Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
-                                                            struct error *err) {
-  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id), *other;
-  if (!module) {
-    error_set(err, ERR_MODULE_UNKNOWN, NULL);
-    return NULL;
-  }
+/* With room for a module's two processes and all last words. */
+static Core__Admin__V1__DescribeModuleResponse *description_new(Core__Admin__V1__ProcessStatus *process) {
   Core__Admin__V1__DescribeModuleResponse *response = calloc(1, sizeof(*response));
   if (!response)
     abort();
@@ -329,7 +340,27 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
   response->last_words = calloc(LIFECYCLE_LAST_WORDS_MAX, sizeof(*response->last_words));
   if (!response->instances || !response->last_words)
     abort();
-  response->instances[response->n_instances++] = module_status(module);
+  response->instances[response->n_instances++] = process;
+  return response;
+}
+
+/* The core is no module: of it there are its process and what confines that. */
+static Core__Admin__V1__DescribeModuleResponse *core_describe(const struct lifecycle *lifecycle) {
+  Core__Admin__V1__DescribeModuleResponse *response = description_new(core_status(lifecycle));
+  protections_fill(&lifecycle->core_protections, response);
+  return response;
+}
+
+Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
+                                                            struct error *err) {
+  if (str_equal(module_id, "core"))
+    return core_describe(lifecycle);
+  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id), *other;
+  if (!module) {
+    error_set(err, ERR_MODULE_UNKNOWN, NULL);
+    return NULL;
+  }
+  Core__Admin__V1__DescribeModuleResponse *response = description_new(module_status(module));
   if ((other = lifecycle_module_other(module)) && is_shown(other))
     response->instances[response->n_instances++] = module_status(other);
   response->versions = lifecycle_versions_message(module->versions);
@@ -339,7 +370,7 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
     response->readiness = (Core__Module__V1__Readiness *)message_copy(&module->instance->readiness->base);
   for (size_t i = 0; i < module->last_word_count; i++)
     response->last_words[response->n_last_words++] = text(module->last_words[i]);
-  protections_fill(module, response);
+  protections_fill(&module->protections, response);
   history_fill(module, response);
   deaths_fill(module, response);
   return response;

@@ -130,6 +130,9 @@ const char *config_root_difference(const struct config *a, const struct config *
 const char *config_listener_difference(const struct config_listener *a, const struct config_listener *b);
 const char *config_module_difference(const struct config_module *a, const struct config_module *b, const char *except);
 
+/* What confines the core (core.sandbox and core.rlimits) in the form of a module's keys. Texts are config's own. */
+struct config_module config_core_confinement(const struct config *config);
+
 /* The overrides in force (environment and --set), one "key=value" a line, for GATEHOUSE_SET of a child that reads the
  * same configuration. The caller frees with base_free. */
 char *config_overrides_text(const struct config_source *source);

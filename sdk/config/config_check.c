@@ -1,5 +1,6 @@
 /* config_check.c: what no single key can say: names are unique, listeners that modules name exist, addresses do not
  * clash, sockets' paths fit, TLS has both halves. */
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "sdk/config/config_internal.h"
 
 #define SOCKET_PATH_BYTES_MAX 107
+#define NO_INDEX SIZE_MAX /* a section, not an element of a list */
 
 struct element {
   const char *list;
@@ -17,7 +19,10 @@ struct element {
 static void report(const struct config *config, struct config_problems *problems, const struct element *element,
                    const char *member, const char *text, const char *detail) {
   char key[CONFIG_PROBLEM_KEY_BYTES];
-  snprintf(key, sizeof(key), "%s[%zu].%s", element->list, element->index, member);
+  if (element->index == NO_INDEX)
+    snprintf(key, sizeof(key), "%s.%s", element->list, member);
+  else
+    snprintf(key, sizeof(key), "%s[%zu].%s", element->list, element->index, member);
   struct config_where where = {*config->path ? config->path : "built-in", element->line, element->column, key};
   config_problem_add(problems, ERR_CONFIG_VALUE, &where, "%s%s%s%s", text, detail ? " \"" : "", detail ? detail : "",
                      detail ? "\"" : "");
@@ -63,6 +68,35 @@ static void check_sandbox(const struct config *config, const struct config_modul
   }
 }
 
+struct config_module config_core_confinement(const struct config *config) {
+  static char id[] = "core";
+  return (struct config_module){
+      .id = id,
+      .user = config->core_user,
+      .group = config->core_group,
+      .rlimit_open_files = config->core_rlimit_open_files,
+      .rlimit_processes = config->core_rlimit_processes,
+      .rlimit_address_space_bytes = config->core_rlimit_address_space_bytes,
+      .rlimit_file_size_bytes = config->core_rlimit_file_size_bytes,
+      .rlimit_core_bytes = config->core_rlimit_core_bytes,
+      .sandbox_no_new_privileges = config->core_sandbox_no_new_privileges,
+      .sandbox_drop_capabilities = config->core_sandbox_drop_capabilities,
+      .sandbox_profile = CONFIG_SANDBOX_AUTO,
+      .sandbox_seccomp = config->core_sandbox_seccomp,
+      .sandbox_calls = config->core_sandbox_calls,
+      .sandbox_landlock = config->core_sandbox_landlock,
+      .sandbox_read = config->core_sandbox_read,
+      .sandbox_write = config->core_sandbox_write,
+      .sandbox_connect = config->core_sandbox_connect,
+  };
+}
+
+static void check_core(const struct config *config, struct config_problems *problems) {
+  const struct config_module confinement = config_core_confinement(config);
+  const struct element element = {"core", NO_INDEX, 0, 0};
+  check_sandbox(config, &confinement, problems, &element);
+}
+
 static void check_module(const struct config *config, size_t index, struct config_problems *problems) {
   const struct config_module *module = &config->modules[index];
   struct element element = {"modules", index, module->line, module->column};
@@ -92,6 +126,7 @@ void config_cross_check(const struct config *config, struct config_problems *pro
   struct config_where where = {.source = *config->path ? config->path : "built-in", .key = "spi.backoff_max_ms"};
   for (size_t i = 0; i < config->listeners_count; i++)
     check_listener(config, i, problems);
+  check_core(config, problems);
   for (size_t i = 0; i < config->modules_count; i++)
     check_module(config, i, problems);
   if (config->spi_backoff_max_ms < config->spi_backoff_min_ms)
