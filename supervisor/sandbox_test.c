@@ -151,9 +151,9 @@ static const struct {
     {"to be traced", "prctl", PR_SET_PTRACER, 1, 0, true, 0},
     {"its own limits", "prlimit64", 0, 7, 0, true, OURS | OTHERS},
     {"another's limits", "prlimit64", 1, 7, 0, true, 0},
-    {"bytes waiting", "ioctl", 3, FIONREAD, 0, true, P(REST) | P(CORE) | OTHERS},
+    {"bytes waiting", "ioctl", 3, FIONREAD, 0, true, P(REST) | OTHERS},
     {"typing into a terminal", "ioctl", 0, TIOCSTI, 0, true, 0},
-    {"a pair of Unix sockets", "socketpair", AF_UNIX, SOCK_STREAM, 0, true, P(MCP) | P(REST) | OTHERS},
+    {"a pair of Unix sockets", "socketpair", AF_UNIX, SOCK_STREAM, 0, true, P(MCP) | P(REST) | P(CORE) | OTHERS},
 };
 
 START_TEST(arguments_decide) {

@@ -257,7 +257,7 @@ bool module_runtime_start(struct module *module, struct error *err) {
   rpc_server_register(module->server, runtime_methods, sizeof(runtime_methods) / sizeof(runtime_methods[0]), module);
   module->health = rpc_health_create(module->server);
   /* A core of another user comes by the group of the folder, which the supervisor gave it. */
-  mode_t mode = core_uid() == geteuid() || core_uid() == 0 ? 0600 : 0660;
+  mode_t mode = core_uid() == geteuid() ? 0600 : 0660; /* also root comes by its group: it has no capabilities */
   return rpc_server_listen_unix(module->server, module->runtime_socket, mode, err);
 }
 

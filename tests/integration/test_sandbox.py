@@ -189,3 +189,83 @@ def test_describe_says_of_every_measure_whether_it_is_in_force_and_why_not(place
         assert re.search(r"^seccomp +in force +profile mcp$", text, re.M)
         for line in text[text.index("PROTECTION"):].split("\n\n")[0].splitlines()[1:]:
             assert re.match(r"\w+ +(in force|off|turned off|loosened) +\S", line), line
+
+
+# ---- the core ----
+
+OF_ITS_OWN = {"open_store", "open_master_key", "list_state", "read_configuration"}
+
+
+# everything up to the first call that ends the core (open_by_handle), and these alone
+ALONE = ("reach_abstract_socket", "connect_tcp", "connect_udp", "bind_tcp", "open_netlink", "signal_supervisor", "signal_everybody", "limits_of_supervisor",
+         "fork_bomb", "set_clock", "take_capabilities", "be_dumpable", "run_shell", "run_from_memory")
+
+
+@pytest.mark.parametrize("attempt", ["", *ALONE])
+def test_a_core_that_was_taken_over_gets_nothing_but_its_own(attempt, place, listening):
+    """The hostile program in the core's place and profile."""
+    program, state = place.parent / "gatehouse-core", place.parent / "state"
+    place.rename(program)
+    config = gateways.quickstart_config()
+    config["core"] = {"binary": str(program), "args": [attempt] if attempt else []}
+    env = {"GATEHOUSE_STATE": str(state), "STATE": str(state), "PORT": str(listening), "ABSTRACT": ABSTRACT, "OTHER": "mcp", "PROGRAM": str(program),
+           "SETUID": str(place.parent / "setuid")}
+    with gateways.Gateway(config, env=env, wait=False, passable=True) as started:
+        if not attempt:
+            wait_until(lambda: re.search(r'"message":"ended","module":"core".*"signal":31', started.log()), "the core to be ended by its filter")
+
+        def report():
+            path = state / ("report" if attempt else "report.new")
+            lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+            return (lines[-1:] == [["make_device", "EPERM"]] or (attempt and lines)) and dict(lines)
+        got = {name: answer for name, answer in wait_until(report, "a whole report").items() if answer not in BOUNDED.get(name, NO) and name not in OF_ITS_OWN}
+        assert not got, got
+
+
+def test_the_core_is_confined_and_says_so(place, listening):
+    with Stack(listening, place) as stack:
+        stack.wait_others()
+        described = json.loads(stack.ctl("module", "describe", "core", "--output", "json").stdout)
+        states = {item["name"]: item["state"] for item in described["protections"]}
+        version = landlock()
+        here = {"no_new_privileges": True, "capabilities": True, "seccomp": True, "landlock_files": version > 0, "landlock_network": version >= 4,
+                "landlock_scope": version >= 6, "network": True, "rlimits": True, "descriptors": True, "not_dumpable": True}
+        assert {name: states[name] for name in here} == {name: "in force" if possible else "off" for name, possible in here.items()}
+        core = stack.processes()["core"]
+        assert not core.get("warnings")
+        status = pathlib.Path(f"/proc/{core['pid']}/status").read_text()
+        for line in ("CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapInh:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
+            assert line in status, line
+
+
+def test_a_loosened_core_is_a_warning_in_the_status():
+    config = gateways.quickstart_config()
+    config["core"] = {"sandbox": {"seccomp": False, "read": ["/etc/hostname"], "connect": ["5432"]}}
+    with gateways.Gateway(config) as started:
+        warnings = " ".join(started.processes()["core"]["warnings"])
+        for what in ("seccomp turned off", "landlock_files loosened", "network loosened"):
+            assert what in warnings, warnings
+        assert '"message":"a protection is off","module":"core","protection":"seccomp"' in started.log()
+
+
+def test_a_wrong_key_of_the_core_is_an_error_with_its_name(tmp_path):
+    path = tmp_path / "gatehouse.yaml"
+    path.write_text(json.dumps({"version": 1, "core": {"sandbox": {"calls": ["no_such_call"], "read": ["relative"]}}}))
+    out = subprocess.run([BUILD / "bin" / "gatehouse", "config", "check", "--config", path], capture_output=True, text=True, timeout=20, check=False)
+    assert out.returncode != 0 and "core.sandbox.calls" in out.stdout + out.stderr and "core.sandbox.read" in out.stdout + out.stderr, out
+
+
+def test_limits_by_cgroup_hold(place, listening):
+    """Where a cgroup with controllers is delegated to us; elsewhere the unit test's tree of files has to do (supervisor/sandbox_cgroup_test.c)."""
+    keys = {"cgroup": {"memory_bytes": 64 << 20, "processes": 9, "cpu_percent": 50}, "args": ["run_shell"]}
+    with Stack(listening, place, **keys) as stack:
+        stack.report()
+        measure = stack.protections()["cgroup"]
+        if measure["state"] != "in force":
+            pytest.skip(f"no limits by cgroup here: {measure['why']}")
+        own = pathlib.Path(f"/proc/{stack.processes()['hostile']['pid']}/cgroup").read_text().strip().rpartition("::")[2]
+        assert own.endswith("/gatehouse-hostile"), own
+        mount = next(line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup2 " in line)
+        group = pathlib.Path(mount + own)
+        assert [(group / name).read_text().strip() for name in ("memory.max", "memory.oom.group", "pids.max", "cpu.max")] == \
+            [str(64 << 20), "1", "9", "50000 100000"]

@@ -1,17 +1,19 @@
-"""The tables of the sandbox are minimal (LIF-14): each module kind runs its workload under strace; what it calls is compared with
+"""The tables of the sandbox are minimal (LIF-14): the core and each module kind run its workload under strace; what it calls is compared with
 supervisor/sandbox_calls.def. A call that is not in the table fails, and so does an entry that nothing makes and nothing explains."""
 import re
 
 import pytest
 
 from harness import ROOT, gateway as gateways, traced, workload
+from harness.processes import wait_until
 from harness.sanitizers import sanitized
+from test_store_faults import apply_team, damage_header, small_disk, write_until_refused  # noqa: F401 (small_disk is a fixture)
 
 TABLE = ROOT / "supervisor" / "sandbox_calls.def"
 ENTRY = re.compile(r'^CALL\((\w+), ([A-Z |]+), (\w+), "(.*)"\)$', re.M)
-GROUPS = {"B": "MRC", "A": "MRCGS"}
+GROUPS = {"B": "MRCK", "A": "MRCKGS"}
 # program -> profile. /proc/self/exe is the worker of gatehouse-rest, which starts in the same sandbox.
-KINDS = {"gatehouse-mcp": "M", "gatehouse-rest": "R", "gatehouse-console": "C"}
+KINDS = {"gatehouse-mcp": "M", "gatehouse-rest": "R", "gatehouse-console": "C", "gatehouse-core": "K"}
 ASIDE = {"gatehouse-rest": ("exe",)}
 
 pytestmark = [pytest.mark.skipif(not traced.STRACE, reason="strace is not installed"),
@@ -38,6 +40,7 @@ def made(worldclock, notes, tmp_path_factory):
         with gateways.Gateway(workload.configuration(), under=traced.command(path)) as started:
             pid = started.process.pid
             workload.run(started, workload.catalog(worldclock.port, notes.port, tls.port))
+            workload.operate(started)
         traced.wait_written(path, pid)
     finally:
         tls.close()
@@ -78,6 +81,34 @@ def test_the_comparison_would_notice(made, profile, removed):
     assert "mkdir" not in of(made, program) and "mkdir" not in table(profile)
 
 
+def refused(made, programs):
+    """Lines of calls that were refused; that a process is there is told to the core by Landlock's refusal to signal it."""
+    return {line for program in programs for line in of(made, program).values() if re.search(r"= -1 EPERM", line) and
+            not re.match(r"kill\(\d+, 0\)", line)}
+
+
+def test_a_core_whose_store_fails_needs_nothing_more(worldclock, notes, small_disk, tmp_path):
+    """A full disk, room again, a damaged file: the core says so in the same calls."""
+    path, ballast, state = tmp_path / "calls", small_disk / "ballast", small_disk / "state"
+    ballast.write_bytes(b"\0" * 1024 * 1024)
+    state.mkdir()
+    with gateways.Gateway(env={"GATEHOUSE_STATE": str(state)}, under=traced.command(path)) as started:
+        pid = started.process.pid
+        started.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
+        assert "store.full" in write_until_refused(started)[1].stderr
+        ballast.unlink()
+        wait_until(lambda: apply_team(started, "after-room").returncode == 0, "writes to go on when there is room", 30, pause_s=0.2)
+        for extra in ("-wal", "-shm"):
+            (state / f"gatehouse.db{extra}").unlink()
+        damage_header(state / "gatehouse.db")
+        started.kill("core")
+        wait_until(lambda: "store.corrupt" in started.log(), "the core to see the damage", 30)
+    traced.wait_written(path, pid)
+    made = traced.calls(path)
+    missing = {name: line for name, line in made["gatehouse-core"].items() if name not in table("K")}
+    assert not missing and not refused(made, ["gatehouse-core"]), (missing, refused(made, ["gatehouse-core"]))
+
+
 def test_the_calls_of_a_module_in_c_fit_the_generic_profile(made):
     missing = set(of(made, "gatehouse-hello")) - set(table("G"))
     assert not missing, missing
@@ -85,5 +116,4 @@ def test_the_calls_of_a_module_in_c_fit_the_generic_profile(made):
 
 def test_the_filter_that_runs_is_the_table(made):
     """The programs above ran with it: nothing that they asked for was refused but what they try and do without."""
-    refused = {line for program in KINDS for line in of(made, program).values() if re.search(r"= -1 EPERM", line)}
-    assert not refused, refused
+    assert not refused(made, KINDS), refused(made, KINDS)

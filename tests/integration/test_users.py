@@ -40,12 +40,21 @@ def test_a_gateway_of_many_users_serves_and_keeps_others_out(users):
         assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
     for module in gateway.config["modules"]:
         path = gateway.run / "core" / "spi" / f"{module['id']}.sock"
-        mode = path.stat()
-        if core_user == "root":
-            assert (mode.st_uid, stat.S_IMODE(mode.st_mode)) == (pwd.getpwnam(module["user"]).pw_uid, 0o600)
+        folder = path.resolve().parent.stat()
+        assert (folder.st_uid, folder.st_gid, stat.S_IMODE(folder.st_mode)) == \
+            (pwd.getpwnam(core_user).pw_uid, pwd.getpwnam(module["user"]).pw_gid, 0o710)
         assert not reaches(path, "mail"), "a stranger can use an SPI socket"
+        assert knocks(path, "mail") == "PermissionError", "a stranger can even knock at an SPI socket"
     assert gateway.wait_restarted(gateway.kill("core"))
     gateway.wait_ready()
+
+
+def knocks(path, user):
+    """What a connection of that user ends with: the name of the error, or "connected"."""
+    script = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(3)\n"
+              "try:\n s.connect(sys.argv[1]); print('connected')\nexcept OSError as error:\n print(type(error).__name__)")
+    return subprocess.run(["/usr/bin/python3", "-c", script, str(path)], user=user, group=user, extra_groups=[], check=True,
+                          capture_output=True, text=True, timeout=20).stdout.strip()
 
 
 def reaches(path, user):

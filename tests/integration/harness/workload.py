@@ -2,6 +2,7 @@
 TLS, refusals, a core that dies, a drain."""
 import http.client
 import json
+import signal
 import socket
 import ssl
 import subprocess
@@ -79,6 +80,44 @@ def get(gateway, listener, path, headers=None):
         return connection.getresponse().read()
     finally:
         connection.close()
+
+
+def ask_admin(gateway, method, body):
+    """One call of the HTTP face of the core, in two pieces: the status line."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(gateway.run / "core" / "admin.http.sock"))
+        head = (f"POST /{method} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                "Connection: close\r\n\r\n")
+        connection.sendall(head.encode())
+        connection.sendall(body.encode())
+        reply = b""
+        while part := connection.recv(65536):
+            reply += part
+    return reply.split(b"\r\n", 1)[0].decode()
+
+
+COMMANDS = (("status",), ("export",), ("token", "list"), ("events",), ("module", "list"), ("module", "describe", "core"), ("metrics",), ("psg", "query"),
+            ("psg", "hash"), ("module", "restart", "rest"), ("module", "stop", "hello"), ("module", "start", "hello"))
+
+
+def operate(gateway):
+    """What operators do with the core: every kind of command, the HTTP face, large documents, a token's life; then the core writes where it
+    was, and is back. Leaves the gateway running."""
+    for command in COMMANDS:
+        gateway.ctl(*command)
+    gateway.ctl("refresh", check=False)  # one of the gateways has a certificate that nobody trusts
+    many = "---\n".join(f"kind: Team\nmetadata: {{name: many-{number}, description: {'x' * 900}}}\nspec: {{}}\n" for number in range(400))
+    assert gateway.apply(many, "--dry-run").returncode == 0
+    gateway.apply(many)
+    gateway.ctl("delete", "Team", "many-1")
+    token = json.loads(gateway.ctl("token", "create", "--user", gateways.GUEST, "--output", "json").stdout)
+    gateway.ctl("token", "revoke", token["info"]["tokenId"])
+    assert ask_admin(gateway, "core.admin.v1.StatusService/GetStatus", "{}") == "HTTP/1.1 200 OK"
+    assert ask_admin(gateway, "core.admin.v1.StatusService/Absent", "{}").startswith("HTTP/1.1 404")
+    gateway.wait_ready(60)
+    gateway.wait_restarted(gateway.kill("core", signal.SIGABRT), timeout_s=60)
+    gateway.wait_ready(60)
 
 
 def run(gateway, text):
