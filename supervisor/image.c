@@ -336,6 +336,21 @@ void image_log_level_set(struct spawn_image *image, unsigned level) {
     }
 }
 
+pb_size_t image_protections_fill(supervisor_control_v1_Protection *target, const struct sandbox *sandbox) {
+  for (enum sandbox_measure i = 0; sandbox->applies && i < SANDBOX_MEASURE_COUNT; i++) {
+    supervisor_control_v1_Protection *entry = &target[i];
+    str_copy(entry->name, sizeof(entry->name), sandbox_measure_text(i));
+    entry->state = (supervisor_control_v1_ProtectionState)(sandbox->findings[i].state + 1);
+    str_copy(entry->why, sizeof(entry->why), sandbox->findings[i].reason);
+  }
+  return sandbox->applies ? SANDBOX_MEASURE_COUNT : 0;
+}
+_Static_assert(SANDBOX_MEASURE_COUNT <=
+                   sizeof(((supervisor_control_v1_Hello *)0)->protections) / sizeof(supervisor_control_v1_Protection),
+               "all fit");
+_Static_assert((int)supervisor_control_v1_ProtectionState_PROTECTION_STATE_TURNED_OFF == (int)SANDBOX_TURNED_OFF + 1,
+               "states are in the same order");
+
 void image_free(struct spawn_image *image) {
   for (char **at = image->arguments; at && *at; at++)
     base_free(*at);

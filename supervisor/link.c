@@ -60,24 +60,6 @@ static supervisor_control_v1_RestartPolicy restart_policy(unsigned restart) {
 _Static_assert((int)supervisor_control_v1_RestartPolicy_RESTART_POLICY_NEVER == (int)CONFIG_RESTART_NEVER + 1,
                "policies are in the same order");
 
-/* A configured module with its protections is the largest of these: see CONTROL_PACKET_BYTES_MAX. */
-static pb_size_t fill_protections(supervisor_control_v1_Protection *target, const struct sandbox *sandbox) {
-  for (enum sandbox_measure i = 0; sandbox->applies && i < SANDBOX_MEASURE_COUNT; i++) {
-    supervisor_control_v1_Protection *entry = &target[i];
-    str_copy(entry->name, sizeof(entry->name), sandbox_measure_text(i));
-    entry->state = (supervisor_control_v1_ProtectionState)(sandbox->findings[i].state + 1);
-    str_copy(entry->why, sizeof(entry->why), sandbox->findings[i].reason);
-  }
-  return sandbox->applies ? SANDBOX_MEASURE_COUNT : 0;
-}
-#define ADD_PROTECTIONS(out, sandbox)                                                                                  \
-  do {                                                                                                                 \
-    _Static_assert(SANDBOX_MEASURE_COUNT <= sizeof((out)->protections) / sizeof((out)->protections[0]), "all fit");    \
-    (out)->protections_count = fill_protections((out)->protections, (sandbox));                                        \
-  } while (0)
-_Static_assert((int)supervisor_control_v1_ProtectionState_PROTECTION_STATE_TURNED_OFF == (int)SANDBOX_TURNED_OFF + 1,
-               "states are in the same order");
-
 static void build_hello(struct supervisor *supervisor) {
   const struct config *config = supervisor->config;
   supervisor_control_v1_Hello *hello = &BEGIN(supervisor, hello, 0)->body.hello;
@@ -89,7 +71,7 @@ static void build_hello(struct supervisor *supervisor) {
   hello->module_count = reload_module_count(supervisor);
   hello->supervisor_pid = getpid();
   hello->core_starts = supervisor->children[0].starts;
-  ADD_PROTECTIONS(hello, &supervisor->children[0].image.sandbox);
+  hello->protections_count = image_protections_fill(hello->protections, &supervisor->children[0].image.sandbox);
 }
 
 static void build_configured(struct supervisor *supervisor, const struct child *child) {
@@ -107,7 +89,7 @@ static void build_configured(struct supervisor *supervisor, const struct child *
   out->restart = restart_policy(module->restart);
   out->start_timeout_ms = (uint32_t)module->start_timeout_ms;
   out->stop_grace_ms = (uint32_t)module->stop_grace_ms;
-  ADD_PROTECTIONS(out, &child->image.sandbox);
+  out->protections_count = image_protections_fill(out->protections, &child->image.sandbox);
   for (size_t i = 0; i < module->listeners.count; i++)
     for (size_t j = 0; j < supervisor->config->listeners_count; j++) {
       const struct listener *listener = &supervisor->listeners[j];

@@ -136,6 +136,9 @@ void image_core_renew(struct supervisor *supervisor, struct child *child);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
 /* What its next start is told. */
 void image_log_level_set(struct spawn_image *image, unsigned level);
+/* What the core is told of a sandbox; returns how many there are. They make the largest of the control messages: see
+ * CONTROL_PACKET_BYTES_MAX. */
+pb_size_t image_protections_fill(supervisor_control_v1_Protection *target, const struct sandbox *sandbox);
 void image_free(struct spawn_image *image);
 
 /* ---- process.c: a module's second process ---------------------------------------------------------------------------

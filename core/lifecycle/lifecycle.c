@@ -72,8 +72,8 @@ void lifecycle_module_owner_set(struct lifecycle_module *module, uid_t uid, gid_
   struct error err = {0};
   module->uid = uid;
   for (size_t i = 0; i < sizeof(listeners) / sizeof(listeners[0]); i++) {
-    /* A core without capabilities cannot give files away: then whoever can pass through the folder, which the supervisor
-     * gave to the module's group, may knock, and the peer's uid decides. */
+    /* A core without capabilities cannot give files away: then whoever can pass through the folder, which the
+     * supervisor gave to the module's group, may knock, and the peer's uid decides. */
     if (uid == geteuid() || core_rpc_listener_owner_set(listeners[i], uid, gid, NULL))
       continue;
     if (!core_rpc_listener_mode_set(listeners[i], 0666, &err))
