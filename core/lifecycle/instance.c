@@ -363,6 +363,14 @@ static void readiness_cause(const Core__Module__V1__Readiness *readiness, char *
     }
 }
 
+/* The module says that this version cannot keep its promises (LIF-11). */
+static bool rollback_wanted(const Core__Module__V1__Readiness *readiness) {
+  for (size_t i = 0; i < readiness->n_conditions; i++)
+    if (!readiness->conditions[i]->met && str_equal(readiness->conditions[i]->name, "holds"))
+      return true;
+  return false;
+}
+
 /* It serves, and says that it cannot do all of it: operators see why. */
 static void partly_degraded_tell(struct lifecycle_instance *instance) {
   const Core__Module__V1__Readiness *readiness = instance->readiness;
@@ -433,6 +441,9 @@ static void readiness_answered(struct lifecycle_instance *instance, const struct
   } else {
     instance->readiness_probe = (struct lifecycle_probe){0};
     readiness_cause(readiness, cause, sizeof(cause));
+    if (rollback_wanted(readiness) && instance->module->role == LIFECYCLE_CURRENT &&
+        lifecycle_upgrade_fall_back(instance->module, cause))
+      return; /* this one is given up */
     if (instance->state == LIFECYCLE_READY)
       lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
     else if (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_DEGRADED)

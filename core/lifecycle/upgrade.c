@@ -410,6 +410,8 @@ bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *re
   const char *fallback = module->config.fallback ? module->config.fallback : "";
   const char *to = versions->has_previous ? versions->previous : fallback;
   char program[LIFECYCLE_PROGRAM_BYTES], before[LIFECYCLE_PROGRAM_BYTES], cause[LIFECYCLE_REASON_BYTES];
+  if (versions->emergency && module->role == LIFECYCLE_CURRENT)
+    return true; /* the other one is about to take its place */
   if (!module->lifecycle->control || !module->supervised || module->role != LIFECYCLE_CURRENT ||
       versions->phase != LIFECYCLE_UPGRADE_NONE ||
       (!versions->has_previous && (!fallback[0] || str_equal(fallback, versions->program))))

@@ -87,8 +87,9 @@ The numbers are the modules' own. Then the candidate is **rolling-back**: it han
 and the old one has gone on as if nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
 
 `gatehouse module rollback <id>` without an upgrade under way goes back to the program before by the same road, without a probation: it has
-been the module's already. A program that would be quarantined goes back by itself (LIF-8): to the program before, once, else to the
-module's `fallback`, else it is held down.
+been the module's already. A program that would be quarantined, or that asks for it (a condition `holds` in its readiness that is not met, LIF-11),
+goes back by itself: to the program before, once, else to the module's `fallback`. Where there is neither it is held down (LIF-8), or stays
+degraded. A fallback stays the module's program until another is given by an upgrade or by `binary`.
 
 What was decided, when, by whom and why, is kept in the store and shown by `gatehouse module describe <id>`. Whatever dies in the middle: the
 supervisor's word of which process is current counts; a candidate whose core died is rolled back; after a new start of everything the

@@ -43,6 +43,7 @@ size_t module_readiness_conditions(struct module *module, core_module_v1_Readine
       {"spi_connected", module->connected, true, "the core cannot be reached"},
       {"deny_path_proven", module->canary == MODULE_CANARY_PROVEN, true, module->canary_message},
       {"warm_up", module->warm, true, module->warm_message},
+      {"holds", false, module->rollback_reason != NULL, module->rollback_reason},
       {"listening", module->listening, module->listening_known, module->listening_message},
       {"not_draining", !module->draining, true, "the module is draining"},
       {"not_degraded", true, module->degraded_reason != NULL, module->degraded_reason},
@@ -91,6 +92,12 @@ void module_listening_set(struct module *module, bool listening, const char *mes
 
 void module_degraded_set(struct module *module, const char *reason) {
   text_set(&module->degraded_reason, reason);
+  module_readiness_update(module);
+}
+
+void module_rollback_request(struct module *module, const char *reason) {
+  log_event(LOG_ERROR, "module", "this version asks to be rolled back", LOG_TEXT("reason", reason));
+  text_set(&module->rollback_reason, reason);
   module_readiness_update(module);
 }
 
@@ -295,6 +302,7 @@ void module_attach_close(struct module *module) {
   text_set(&module->warm_message, NULL);
   text_set(&module->listening_message, NULL);
   text_set(&module->degraded_reason, NULL);
+  text_set(&module->rollback_reason, NULL);
 }
 
 /* ---- calls ---- */

@@ -108,6 +108,9 @@ void module_warm_set(struct module *module, bool warm, const char *message);
 void module_degraded_set(struct module *module, const char *reason);
 /* Says that nothing is in flight any more, after drain began. */
 void module_drained(struct module *module);
+/* Protocol correctness cannot be kept by this version: not ready from now on, and the core is asked to go back to the
+ * one before (LIF-11). Where there is none it stays not ready, and operators see why. */
+void module_rollback_request(struct module *module, const char *reason);
 /* Protocol correctness cannot be kept: ends the process with 111 after logging why (LIF-11). */
 void module_fail(struct module *module, const char *reason);
 

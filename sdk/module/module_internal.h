@@ -70,7 +70,7 @@ struct module {
   bool leaving; /* told by a signal: ends when drained */
   bool listening, listening_known;
   enum module_canary canary;
-  char *warm_message, *listening_message, *degraded_reason, *canary_message;
+  char *warm_message, *listening_message, *degraded_reason, *canary_message, *rollback_reason;
 
   struct rpc_server_call *drain_call; /* Drain waits for its answer */
   struct module_invocation_list invocations;

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from harness import BIN, ROOT, gateway as gateways
-from harness.mcp import ModernMcp
+from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
 
 PYMODULE = pathlib.Path(__file__).resolve().parent / "modules" / "pymodule.py"
@@ -277,6 +277,21 @@ def test_lif_9_each_criterion_of_the_probation_rolls_back(stubs, tmp_path, behav
         assert (after["pid"], after["state"]) == (before["pid"], "ready")
 
 
+def test_lif_11_a_version_that_asks_for_it_is_rolled_back(stubs, tmp_path):
+    tmp_path.chmod(0o755)
+    echo = {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN,
+            "upgrade": {"probation_ms": 300}, "probes": {"readiness": {"interval_ms": 200}},
+            "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(tmp_path / "report")}}
+    with gateways.Gateway(config={"version": 1, "modules": [echo]}) as gateway:
+        path = program(gateway, "regrets", f"exec {PYMODULE} regrets")
+        gateway.ctl("module", "upgrade", "echo", "--to", path)
+        assert settled(gateway, "echo")[1]["verdict"] == "promoted"
+        wait_until(lambda: versions(gateway, "echo")["changes"][0]["verdict"] == "rolled back", "the module to ask for it", 20)
+        now, change = settled(gateway, "echo")
+        assert "replies are not what they should be" in change["cause"] and change["from"] == str(path) and not now.get("program")
+        wait_until(lambda: gateway.processes()["echo"]["state"] == "ready", "the version before", 20)
+
+
 def test_lif_9_good_and_bad_versions_in_turn_under_load(worldclock, notes):
     bad = [script.format(bin=BIN) for name, (script, _) in BAD.items() if name not in ("dies on probation", "hangs at start")]
     config = config_with()
@@ -294,3 +309,36 @@ def test_lif_9_good_and_bad_versions_in_turn_under_load(worldclock, notes):
                 assert not load.failures, load.failures[:3]
         assert load.failures == []
         print(f"{ROUNDS} upgrades, {load.done} requests, {len(load.failures)} failed")
+
+
+def test_lif_8_a_module_that_cannot_hold_goes_to_its_fallback(worldclock, notes):
+    config = config_with(mcp={"fallback": str(BIN / "gatehouse-mcp"), "sandbox": OPEN})
+    module = next(module for module in config["modules"] if module["id"] == "mcp")
+    module["binary"] = "/bin/false"
+    reason = gateways.missing()
+    if reason:
+        pytest.skip(reason)
+    with gateways.Gateway(config=config) as gateway:  # which waits until it is ready
+        now, change = settled(gateway)
+        assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp") == now["program"]
+        assert change["verdict"] == "rolled back" and "fallback" in change["cause"] and "6 deaths" in change["cause"]
+        assert gateway.stop() == 0
+        gateway.start()  # it is remembered: no crash loop again
+        assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
+        assert len(versions(gateway)["changes"]) == 1
+
+
+def test_lif_9_a_session_of_the_old_version_goes_on_with_the_new_one(worldclock, notes):
+    with start(worldclock, notes, config=config_with()) as gateway:
+        path = program(gateway, "gatehouse-mcp-new")
+        token = gateway.token(gateways.GUEST, "--team", "explorers")
+        with LegacyMcp(gateway.mcp_url, token) as session:
+            identifier = session.session_id
+            assert identifier and session.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+            gateway.ctl("module", "upgrade", "mcp", "--to", path)
+            while versions(gateway).get("phase"):
+                assert session.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+            assert running(gateway) == str(path)
+            session.close()  # its connection; the session stays
+            assert session.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+            assert session.session_id == identifier

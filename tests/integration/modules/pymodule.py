@@ -113,6 +113,7 @@ class Module:
         self.report = {"pid": os.getpid(), "behaviour": BEHAVIOUR}
         self.stats = module_pb2.ModuleStats(latency_counts=[0] * 70)
         self.leak = []
+        self.began = time.monotonic()
 
     def describe(self, _request, _context):
         if BEHAVIOUR == "garbage_descriptor":
@@ -147,7 +148,7 @@ class Module:
             headers=[common_pb2.Header(name="authorization", value="Bearer " + self.initialize.canary_credential)])
 
     def attach(self, spi):
-        if BEHAVIOUR in ("good", "probes") + ON_PROBATION:
+        if BEHAVIOUR in ("good", "probes", "regrets") + ON_PROBATION:
             self.report["canary"] = spi.call(RESOLVE, self.canary_request())
             self.proven = self.report["canary"][0] == "UNAUTHENTICATED"
         elif BEHAVIOUR == "http_json":
@@ -226,6 +227,9 @@ class Module:
     def readiness(self, _request, _context):
         if BEHAVIOUR == "garbage_readiness":
             return b"\xff\xff"
+        if BEHAVIOUR == "regrets" and time.monotonic() - self.began > 3:
+            doubt = module_pb2.ReadinessCondition(name="holds", met=False, message="replies are not what they should be")
+            return module_pb2.Readiness(ready=False, conditions=[doubt]).SerializeToString()
         condition = module_pb2.ReadinessCondition(name="warm_up", met=self.proven, message="the kettle is cold")
         return module_pb2.Readiness(ready=self.proven, conditions=[condition]).SerializeToString()
 
