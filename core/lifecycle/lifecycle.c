@@ -363,6 +363,11 @@ uint64_t lifecycle_instance_generation(const struct lifecycle_instance *instance
 enum lifecycle_phase lifecycle_instance_phase(const struct lifecycle_instance *instance) {
   if (instance->handing_over)
     return LIFECYCLE_PHASE_SERVING;
+  /* A candidate accepts beside the current one as soon as its deny path is proven: those clients do not wait for the
+   * rest of its readiness. */
+  if (instance->state == LIFECYCLE_WARMING && instance->module->role == LIFECYCLE_CANDIDATE &&
+      policy_canary_seen(instance->module->lifecycle->options.policy, instance->module->id))
+    return LIFECYCLE_PHASE_SERVING;
   switch (instance->state) {
   case LIFECYCLE_READY:
   case LIFECYCLE_DEGRADED:

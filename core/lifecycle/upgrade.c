@@ -66,7 +66,10 @@ void lifecycle_upgrade_stop(struct lifecycle_versions *versions) {
 static void roll_back(struct lifecycle_versions *versions, const char *cause) {
   struct lifecycle_module *candidate = versions->candidate;
   struct lifecycle_instance *instance = candidate->instance;
-  bool served = versions->phase == LIFECYCLE_UPGRADE_PROBATION && lifecycle_module_is_alive(candidate);
+  /* From its deny path on it may have accepted connections. */
+  bool served = lifecycle_module_is_alive(candidate) && instance->generation == candidate->process_generation &&
+                (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_READY ||
+                 instance->state == LIFECYCLE_DEGRADED);
   versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
   lifecycle_versions_note(versions, lifecycle_module_current(versions)->program, candidate->program, "rolled back",
                           cause, candidate->process_generation);

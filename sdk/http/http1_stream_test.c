@@ -182,6 +182,28 @@ START_TEST(drain_finishes_what_is_in_flight) {
 }
 END_TEST
 
+START_TEST(a_server_that_hands_over_serves_what_comes_on_open_connections) {
+  struct fixture f = {0};
+  fixture_open_with(&f, NULL, NULL);
+  int silent = raw_connect(&f); /* whose first request is still on the way */
+  ck_assert(TURN_UNTIL(&f, http_server_connection_count(f.server) == 1));
+  http_server_hand_over(f.server, 5000, fixture_on_server_drained, &f);
+  ck_assert_uint_eq(http_server_connection_count(f.server), 1);
+  const char *text = "GET /pending HTTP/1.1\r\n" HOST "\r\n";
+  raw_send(&f, silent, text, strlen(text), 0);
+  ck_assert(TURN_UNTIL(&f, f.pending != NULL));
+  http_response_send(f.pending, 200, NULL, "done", 4);
+  struct buf reply = {0};
+  ck_assert(raw_read(&f, silent, &reply, NULL, 3000));
+  ck_assert_ptr_nonnull(strstr(reply.data, "200 OK"));
+  ck_assert_ptr_nonnull(strstr(reply.data, "Connection: close"));
+  ck_assert(TURN_UNTIL(&f, f.server_drained));
+  close(silent);
+  buf_free(&reply);
+  fixture_close(&f);
+}
+END_TEST
+
 START_TEST(the_drain_deadline_closes_the_rest) {
   struct fixture f = {0};
   fixture_open_with(&f, NULL, NULL);
@@ -260,5 +282,6 @@ TEST_MAIN("http.http1_stream", a_streamed_body_arrives_in_pieces, a_streamed_bod
           a_streamed_reply_is_chunked, sse_frames_events_and_keeps_alive,
           a_reader_that_never_reads_is_bounded_and_dropped, a_congested_stream_is_told_when_it_drained,
           a_client_that_stops_taking_its_reply_times_out, drain_finishes_what_is_in_flight,
-          the_drain_deadline_closes_the_rest, only_listening_descriptors_are_taken,
-          a_connected_descriptor_is_adopted_with_its_first_bytes, connections_over_the_limit_are_turned_away)
+          a_server_that_hands_over_serves_what_comes_on_open_connections, the_drain_deadline_closes_the_rest,
+          only_listening_descriptors_are_taken, a_connected_descriptor_is_adopted_with_its_first_bytes,
+          connections_over_the_limit_are_turned_away)

@@ -233,10 +233,10 @@ void http_server_drain(struct http_server *server, int64_t deadline_ms, void (*o
   close_listeners(server);
   struct http_connection *connection;
   TAILQ_FOREACH(connection, &server->connections, link) {
-    if (connection->protocol == NULL)
-      connection_doom(connection, HTTP_CLOSE_SHUTDOWN);
-    else
+    if (connection->protocol != NULL)
       connection->protocol->drain(connection);
+    else if (!server->handing_over) /* its first request may be on the way */
+      connection_doom(connection, HTTP_CLOSE_SHUTDOWN);
   }
   if (server->connection_count == 0)
     event_active(server->drain_timer, EV_TIMEOUT, 0);
