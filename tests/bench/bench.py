@@ -33,7 +33,7 @@ def arguments():
     parser.add_argument("--settle", type=float, default=SETTLE_S,
                         help=f"seconds of calm between two kills ({SETTLE_S}, at least {SETTLE_MIN_S}: a restart at once is earned by that)")
     parser.add_argument("--quick", action="store_true", help="two rounds of 300 ms, five kills: to see that it works")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables of the parts that ran into docs/benchmarks.md")
     parser.add_argument("--strict", action="store_true", help="exit status 1 when a budget was missed")
     options = parser.parse_args()
     unknown = set(options.parts) - set(TITLES)
@@ -71,11 +71,15 @@ def measure(options):
     return sections
 
 
-def write_page(text):
+def write_page(texts):
+    """texts: {title: table}. What was not measured now stays as it was."""
     page = common.ROOT / "docs" / "benchmarks.md"
-    old = page.read_text(encoding="utf-8")
-    head, rest = old.split(BEGIN)
-    page.write_text(head + BEGIN + "\n\n" + text + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    head, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    old, tail = rest.split(END)
+    parts = {part.split("\n", 1)[0]: f"### {part.rstrip()}\n" for part in old.split("### ")[1:]}
+    parts.update(texts)
+    text = "\n".join(parts[title] for title in TITLES.values() if title in parts)
+    page.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{tail}", encoding="utf-8")
 
 
 def main():
@@ -88,7 +92,7 @@ def main():
         return 2
     report.write_json(common.BUILD / "bench" / "results.json", sections, facts)
     if options.write:
-        write_page(report.markdown(sections, facts))
+        write_page({title: report.markdown(title, rows, facts) for title, rows in sections.items()})
     missed = [row.name for rows in sections.values() for row in rows if row.verdict() == "MISS"]
     for name in missed:
         common.say(f"MISS: {name}")

@@ -24,20 +24,19 @@ def cells(row):
 HEAD = ["", "measured", "baseline", "ratio", "budget", "", "also"]
 
 
-def markdown(sections, machine):
-    """sections: {title: rows}."""
+def markdown(title, rows, machine):
+    """One part's table, with the machine and the day."""
     day = datetime.date.today().isoformat()
-    lines = [f"Measured {day} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB, {machine['system']}, "
-             f"Linux {machine['kernel']}; load average at the start {machine['load']:.1f}.", ""]
-    for title, rows in sections.items():
-        lines += [f"### {title}", "", "| " + " | ".join(HEAD) + " |", "|---|---:|---:|---:|---:|---|---|"]
-        for row in rows:
-            values = cells(row)
-            if values[5] == "MISS":
-                values[5] = "**MISS**"
-            lines.append("| " + " | ".join(values) + " |")
-        lines.append("")
-    return "\n".join(lines)
+    lines = [f"### {title}", "",
+             f"Measured {day} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB, {machine['system']}, "
+             f"Linux {machine['kernel']}; load average at the start {machine['load']:.1f}.", "",
+             "| " + " | ".join(HEAD) + " |", "|---|---:|---:|---:|---:|---|---|"]
+    for row in rows:
+        values = cells(row)
+        if values[5] == "MISS":
+            values[5] = "**MISS**"
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def table(title, rows):
