@@ -7,10 +7,11 @@
  *    (epoll(7)), unless the kernel dropped something beside the bytes, or the poller has told of a hang-up: the end may
  *    have come in one edge with the bytes, and no other follows;
  *  - writability is watched only from a write that found the socket full until one that did not;
- *  - a burst is what the core thread does between two waits. The first write of a burst to a socket goes out at once,
- *    the following ones together: by eights, or when the burst ends. They count as written, as if the kernel's buffer
- *    were a little larger; a socket that fails meanwhile says so at its next use.
- * Descriptors that a peer sends along are never accepted, as nothing in gRPC wants them.
+ *  - a burst is what the core thread does between two waits: for its sockets, or, while another thread of gRPC's waits
+ *    for them (gRPC makes one when a socket is full), for that thread. The first write of a burst to a socket goes out
+ * at once, the following ones together: by eights, or when the burst ends. They count as written, as if the kernel's
+ * buffer were a little larger; a socket that fails meanwhile says so at its next use, for it is shut down. Descriptors
+ * that a peer sends along are never accepted, as nothing in gRPC wants them.
  *
  * The linker leads these calls of gRPC here (--wrap, CMakeLists.txt); whatever is not gRPC's use of a connected Unix
  * socket goes straight on. Writes may come from any thread of gRPC's, hence one lock for what is pending. Measured with
@@ -180,6 +181,10 @@ static void pending_leave(int fd, struct unix_socket *entry) {
 static void pending_write(int fd, struct unix_socket *entry) {
   struct iovec piece = {.iov_base = entry->pending, .iov_len = entry->pending_bytes};
   struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+  if (!entry->blocked) { /* before room is awaited: another thread's wait may end with it, and must look here then */
+    entry->blocked = true;
+    atomic_fetch_add(&bursts.blocked, 1);
+  }
   while (piece.iov_len > 0) {
     ssize_t count = write_now(fd, entry, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (count < 0 && errno == EINTR)
@@ -192,11 +197,10 @@ static void pending_write(int fd, struct unix_socket *entry) {
   if (piece.iov_len > 0 && entry->awaits_room) {
     memmove(entry->pending, piece.iov_base, piece.iov_len);
     entry->pending_bytes = (unsigned)piece.iov_len;
-    if (!entry->blocked)
-      atomic_fetch_add(&bursts.blocked, 1);
-    entry->blocked = true;
   } else {
-    pending_leave(fd, entry); /* or the connection is gone, which its next use finds out */
+    if (piece.iov_len > 0)
+      (void)__real_shutdown(fd, SHUT_RDWR); /* nothing may follow what is lost */
+    pending_leave(fd, entry);
   }
 }
 
@@ -317,6 +321,13 @@ int __wrap_epoll_wait(int poller, struct epoll_event *events, int room, int time
   if (count > 0 && atomic_load_explicit(&bursts.blocked, memory_order_relaxed) > 0)
     blocked_write(poller, events, count);
   return count;
+}
+
+/* So gRPC's threads wait while another one polls. */
+int __wrap_gpr_cv_wait(gpr_cv *condition, gpr_mu *lock, gpr_timespec deadline) {
+  if (has_bursts)
+    burst_end();
+  return __real_gpr_cv_wait(condition, lock, deadline);
 }
 
 /* ---- the end of a socket ---- */

@@ -2,12 +2,14 @@
 #ifndef GATEHOUSE_CORE_RPC_SOCKET_CALLS_H
 #define GATEHOUSE_CORE_RPC_SOCKET_CALLS_H
 
+#include <grpc/support/sync.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-/* From now on what this thread writes between two epoll_wait() calls may go out together, at the next one at the
- * latest; off: writes what is pending. One thread only has it on; off before that thread stops waiting. */
+/* From now on what this thread writes between two waits (epoll_wait(), gpr_cv_wait()) may go out together, at the
+ * next one at the latest; off: writes what is pending. One thread only has it on; off before that thread stops waiting.
+ */
 void socket_calls_bursts_set(bool on);
 
 #define SOCKET_CALL(type_, name_, ...)                                                                                 \
@@ -18,6 +20,7 @@ SOCKET_CALL(ssize_t, recvmsg, int fd, struct msghdr *message, int flags)
 SOCKET_CALL(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags)
 SOCKET_CALL(int, epoll_ctl, int poller, int operation, int fd, struct epoll_event *event)
 SOCKET_CALL(int, epoll_wait, int poller, struct epoll_event *events, int room, int timeout_ms)
+SOCKET_CALL(int, gpr_cv_wait, gpr_cv *condition, gpr_mu *lock, gpr_timespec deadline)
 SOCKET_CALL(int, shutdown, int fd, int how)
 SOCKET_CALL(int, close, int fd)
 #undef SOCKET_CALL

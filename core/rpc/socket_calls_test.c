@@ -288,6 +288,24 @@ START_TEST(a_peer_that_is_gone_is_found_out_by_the_next_write) {
 }
 END_TEST
 
+/* What counted as written and cannot be must not be followed by anything, or the peer would read a stream with a hole.
+ */
+START_TEST(a_socket_that_lost_what_was_pending_carries_nothing_more) {
+  bursts_begin();
+  ck_assert_int_eq(__real_epoll_ctl(poller, EPOLL_CTL_DEL, ends[OURS], NULL), 0); /* room cannot be awaited */
+  ck_assert_int_eq(send_text("a"), 1);
+  char block[4096] = {0};
+  while (write(ends[OURS], block, sizeof(block)) > 0) {
+  }
+  ck_assert_int_eq(send_text("b"), 1);
+  ck_assert_uint_eq(events_now(), 0);
+  drain_peer();
+  ck_assert_int_eq(send_text("behind the hole"), -1);
+  ck_assert_int_eq(errno, EPIPE);
+  bursts_end();
+}
+END_TEST
+
 static void *send_from_another_thread(void *argument) {
   ck_assert_int_eq(send_text(argument), 1);
   return NULL;
@@ -365,5 +383,5 @@ TEST_MAIN("core_rpc.socket_calls", a_read_tells_whether_something_may_be_left,
           writability_is_told_only_to_who_waits_for_it, room_made_before_the_watch_began_is_told,
           a_watch_of_anything_else_is_as_it_was_asked_for, the_end_that_comes_with_bytes_is_read,
           the_first_write_of_a_burst_goes_at_once_and_the_others_together, the_end_of_a_socket_writes_what_is_pending,
-          a_peer_that_is_gone_is_found_out_by_the_next_write, another_threads_write_keeps_its_place,
-          nothing_is_lost_or_overtaken_when_the_socket_is_full)
+          a_peer_that_is_gone_is_found_out_by_the_next_write, a_socket_that_lost_what_was_pending_carries_nothing_more,
+          another_threads_write_keeps_its_place, nothing_is_lost_or_overtaken_when_the_socket_is_full)
