@@ -221,7 +221,7 @@ void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation
 }
 
 static void module_free(struct lifecycle_module *module) {
-  if (module->versions->first == module)
+  if (str_equal(module->id, module->name)) /* the first process has them; the second one's may be gone by now */
     lifecycle_versions_free(&module->versions);
   core_rpc_timer_cancel(&module->retry_timer);
   core_rpc_timer_cancel(&module->process_timer);
