@@ -17,6 +17,7 @@
 #include "supervisor/supervisor_internal.h"
 
 #define ACCEPTS_PER_TURN 16
+#define ACCEPT_PAUSE_MS 100
 #define ANSWER_BYTES 1024
 #define READS_PER_TURN 8
 #define TURNS_MAX 64
@@ -86,14 +87,39 @@ static void on_client(evutil_socket_t fd, short what, void *context) {
   }
 }
 
+static void on_accept(evutil_socket_t fd, short what, void *context);
+
+static void accept_watch(struct listener *listener) {
+  event_assign(&listener->accept_event, listener->supervisor->base, listener->fd, EV_READ | EV_PERSIST, on_accept,
+               listener);
+  event_add(&listener->accept_event, NULL);
+}
+
+static void on_pause_over(evutil_socket_t fd, short what, void *context) {
+  (void)fd, (void)what;
+  accept_watch(context);
+}
+
+/* Out of descriptors: whoever waits is still there after a moment, and asking at once again would only turn the loop.
+ */
+static void accept_pause(struct listener *listener) {
+  static const struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+  event_del(&listener->accept_event);
+  evtimer_assign(&listener->accept_event, listener->supervisor->base, on_pause_over, listener);
+  event_add(&listener->accept_event, &pause);
+}
+
 static void on_accept(evutil_socket_t fd, short what, void *context) {
   struct listener *listener = context;
   struct supervisor *supervisor = listener->supervisor;
   (void)what;
   for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
     int client = accept4((int)fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (client < 0)
+    if (client < 0) {
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+        accept_pause(listener);
       return;
+    }
     struct refused *refused = NULL;
     for (size_t place = 0; place < REFUSED_MAX && !refused; place++)
       if (supervisor->refused[place].fd < 0)
@@ -143,12 +169,13 @@ void refusals_update(struct supervisor *supervisor) {
     if ((child != NULL) == listener->refuses)
       continue;
     listener->refuses = child != NULL;
-    if (child) { /* the module, which shares the socket, may have made it wait */
-      fcntl(listener->fd, F_SETFL, fcntl(listener->fd, F_GETFL) | O_NONBLOCK);
-      event_assign(&listener->accept_event, supervisor->base, listener->fd, EV_READ | EV_PERSIST, on_accept, listener);
-      event_add(&listener->accept_event, NULL);
+    if (child) { /* the module, which shares the socket, may have made it wait, and finds it so again */
+      listener->flags = fcntl(listener->fd, F_GETFL);
+      fcntl(listener->fd, F_SETFL, listener->flags | O_NONBLOCK);
+      accept_watch(listener);
     } else {
       event_del(&listener->accept_event);
+      fcntl(listener->fd, F_SETFL, listener->flags);
     }
     log_event(LOG_INFO, "supervisor", child ? "clients are refused" : "clients are not refused any more",
               LOG_TEXT("listener", listener->config->name), LOG_TEXT("code", child ? child->hold_code : ""));

@@ -163,6 +163,7 @@ struct listener {
   struct supervisor *supervisor;
   struct event accept_event; /* while its clients are refused */
   bool refuses;
+  int flags;                 /* of its file status, from before it did */
   const char *family, *code; /* of the module that is held; borrowed */
 };
 

@@ -19,6 +19,7 @@
 #define DEADLINE_DEFAULT_MS 60000
 #define DEPTH_DEFAULT 8
 #define PLAN_TTL_DEFAULT_MS 5000
+#define STREAM_END_MS 1000 /* so long may a module's stream stay open behind its result */
 
 struct dispatch_invocation {
   uint32_t magic;
@@ -34,6 +35,8 @@ struct dispatch_invocation {
   struct core_rpc_client_call *call;
   int64_t began_us;
   uint64_t result_bytes;
+  TAILQ_ENTRY(dispatch_invocation) by_result; /* while has_result: the module's stream is still open */
+  int64_t result_us;
   bool answerable, has_result, cancelled;
   bool paused; /* the consumer is congested: the next item is not asked for */
   bool broken; /* the module did not keep to the protocol */
@@ -51,6 +54,7 @@ struct dispatch *dispatch_create(const struct dispatch_options *options) {
     dispatch->options.plan_ttl_ms = PLAN_TTL_DEFAULT_MS;
   LIST_INIT(&dispatch->invocations);
   TAILQ_INIT(&dispatch->plan_order);
+  TAILQ_INIT(&dispatch->answered);
   dispatch->refresh = dispatch_refresh_create(dispatch);
   return dispatch;
 }
@@ -59,6 +63,8 @@ static void invocation_free(struct dispatch_invocation *invocation) {
   struct dispatch *dispatch = invocation->dispatch;
   if (invocation->answerable)
     HASH_DELETE(hash, dispatch->by_execution, invocation);
+  if (invocation->has_result)
+    TAILQ_REMOVE(&dispatch->answered, invocation, by_result);
   LIST_REMOVE(invocation, entry);
   policy_context_release(&invocation->context);
   invocation->magic = 0;
@@ -71,6 +77,7 @@ void dispatch_free(struct dispatch **holder) {
     return;
   dispatch_refresh_free(&dispatch->refresh);
   dispatch_plans_free(dispatch);
+  core_rpc_timer_cancel(&dispatch->answered_timer);
   /* The loop has ended every client call before this, and each took its invocation along. */
   BASE_CHECK(LIST_EMPTY(&dispatch->invocations));
   dispatch->magic = 0;
@@ -84,10 +91,34 @@ static void settle(struct dispatch_invocation *invocation, enum psg_execution_st
                          invocation->began_us, code, invocation->result_bytes);
 }
 
+/* Nothing may follow a result: a stream that stays open behind it is cut, so that none can be kept for long. */
+static void answered_watch(struct dispatch *dispatch);
+
+static void answered_cut(void *argument) {
+  struct dispatch *dispatch = argument;
+  struct dispatch_invocation *invocation;
+  int64_t due_us = clock_monotonic_us() - INT64_C(1000) * STREAM_END_MS;
+  dispatch->answered_timer = NULL;
+  TAILQ_FOREACH(invocation, &dispatch->answered, by_result) {
+    if (invocation->result_us > due_us)
+      break;
+    core_rpc_client_cancel(invocation->call);
+  }
+  answered_watch(dispatch);
+}
+
+static void answered_watch(struct dispatch *dispatch) {
+  if (!dispatch->answered_timer && !TAILQ_EMPTY(&dispatch->answered))
+    dispatch->answered_timer = core_rpc_timer_start(dispatch->options.loop, STREAM_END_MS, answered_cut, dispatch);
+}
+
 /* The caller has its answer with this; only the end of the module's stream is still waited for. */
 static void result_take(struct dispatch_invocation *invocation, const struct dispatch_item *item, const uint8_t *data,
                         size_t length) {
   invocation->has_result = true;
+  invocation->result_us = clock_monotonic_us();
+  TAILQ_INSERT_TAIL(&invocation->dispatch->answered, invocation, by_result);
+  answered_watch(invocation->dispatch);
   invocation->result_bytes = length;
   if (invocation->cancelled)
     return;
@@ -107,7 +138,7 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
   }
   if (item.kind == DISPATCH_ITEM_RESULT) {
     result_take(invocation, &item, data, length);
-    return; /* nothing may follow it: what does is never read, and goes with the call at its deadline */
+    return; /* nothing may follow it, so nothing is read */
   }
   if (!invocation->cancelled && item.kind != DISPATCH_ITEM_NONE)
     more = invocation->sink.on_item(invocation->arg, data, length);

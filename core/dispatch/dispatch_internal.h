@@ -31,7 +31,9 @@ struct dispatch {
   uint32_t magic;
   struct dispatch_options options;
   struct dispatch_invocation_list invocations;
-  struct dispatch_invocation *by_execution; /* those that can be answered */
+  struct dispatch_invocation *by_execution;   /* those that can be answered */
+  TAILQ_HEAD(, dispatch_invocation) answered; /* by result_us: their module's stream is still open */
+  struct core_rpc_timer *answered_timer;      /* while that list is not empty, and once more */
   struct dispatch_plan *plans;
   struct dispatch_plan_list plan_order;
   struct core_rpc_timer *plan_timer;

@@ -11,7 +11,8 @@
  *    for them (gRPC makes one when a socket is full), for that thread. The first write of a burst to a socket goes out
  * at once, the following ones together: by eights, or when the burst ends. They count as written, as if the kernel's
  * buffer were a little larger; a socket that fails meanwhile says so at its next use, for it is shut down. Descriptors
- * that a peer sends along are never accepted, as nothing in gRPC wants them.
+ * that a peer sends along are never accepted, as nothing in gRPC wants them. A socket that is closed while its peer
+ * reads nothing loses what is pending, at most PENDING_BYTES_MAX, as it would lose what a peer never reads.
  *
  * The linker leads these calls of gRPC here (--wrap, CMakeLists.txt); whatever is not gRPC's use of a connected Unix
  * socket goes straight on. Writes may come from any thread of gRPC's, hence one lock for what is pending. Measured with
