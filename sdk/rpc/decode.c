@@ -76,12 +76,19 @@ static bool length_read(struct reader *reader, size_t *length) {
   return true;
 }
 
+/* Of a field that nobody reads, however long it is, as nanopb does. */
+static bool varint_skip(struct reader *reader) {
+  while (reader->at < reader->end)
+    if (*reader->at++ < 0x80)
+      return true;
+  return false;
+}
+
 static bool value_skip(struct reader *reader, pb_wire_type_t type) {
-  uint64_t value;
   size_t length;
   switch (type) {
   case PB_WT_VARINT:
-    return varint_read(reader, &value);
+    return varint_skip(reader);
   case PB_WT_64BIT:
     return bytes_skip(reader, 8);
   case PB_WT_STRING:
