@@ -12,17 +12,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/io.h"
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
+
+#define LOCK_WAIT_MS 1000
+#define LOCK_PAUSE_MS 5
 
 /* By descriptor: a directory below one of a child's is in that child's hands. ours_only: a top directory, which an
  * operator may have made, also as a symbolic link, and which is refused when it is somebody else's. */
@@ -63,6 +68,20 @@ static bool make_below(const char *top, const char *below, const char *id, mode_
   return ok;
 }
 
+/* What a supervisor that was killed had begun to start dies with it, and holds the lock until it has: that is waited
+ * for, LOCK_WAIT_MS at most. A supervisor that lives is not. */
+static bool lock_take(int fd, unsigned long long owner) {
+  static const struct timespec pause = {.tv_nsec = LOCK_PAUSE_MS * 1000000};
+  for (unsigned waited_ms = 0;; waited_ms += LOCK_PAUSE_MS) {
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+      return true;
+    bool is_gone = owner > 0 && owner <= INT32_MAX && kill((pid_t)owner, 0) != 0 && errno == ESRCH;
+    if (!is_gone || waited_ms >= LOCK_WAIT_MS)
+      return false;
+    nanosleep(&pause, NULL);
+  }
+}
+
 static bool lock(struct supervisor *supervisor, struct error *err) {
   char text[64] = "";
   unsigned long long pid = 0;
@@ -77,7 +96,7 @@ static bool lock(struct supervisor *supervisor, struct error *err) {
     pid = strtoull(text, &rest, 10);
     supervisor->generation = strtoull(rest, NULL, 10);
   }
-  if (flock(supervisor->lock_fd, LOCK_EX | LOCK_NB) != 0)
+  if (!lock_take(supervisor->lock_fd, pid))
     return error_set(err, ERR_SUPERVISOR_RUNNING, "another supervisor (process %llu) uses %s", pid,
                      supervisor->config->run_dir);
   return true;

