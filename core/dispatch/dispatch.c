@@ -33,6 +33,7 @@ struct dispatch_invocation {
   char owner_id[LIFECYCLE_MODULE_ID_BYTES]; /* the module that carries it out */
   const struct policy_context *context;     /* held */
   struct core_rpc_client_call *call;
+  struct lifecycle_witness witness; /* of the owner's work, until its result is there */
   int64_t began_us;
   uint64_t result_bytes;
   TAILQ_ENTRY(dispatch_invocation) by_result; /* while has_result: the module's stream is still open */
@@ -66,6 +67,7 @@ static void invocation_free(struct dispatch_invocation *invocation) {
   if (invocation->has_result)
     TAILQ_REMOVE(&dispatch->answered, invocation, by_result);
   LIST_REMOVE(invocation, entry);
+  lifecycle_witness_end(&invocation->witness, LIFECYCLE_OUTCOME_NONE);
   policy_context_release(&invocation->context);
   invocation->magic = 0;
   base_free(invocation);
@@ -116,6 +118,7 @@ static void answered_watch(struct dispatch *dispatch) {
 static void result_take(struct dispatch_invocation *invocation, const struct dispatch_item *item, const uint8_t *data,
                         size_t length) {
   invocation->has_result = true;
+  lifecycle_witness_end(&invocation->witness, LIFECYCLE_OUTCOME_SERVED);
   invocation->result_us = clock_monotonic_us();
   TAILQ_INSERT_TAIL(&invocation->dispatch->answered, invocation, by_result);
   answered_watch(invocation->dispatch);
@@ -155,6 +158,8 @@ static void on_done(struct core_rpc_client_call *call, const struct core_rpc_res
     error_set(&err, ERR_CANCELLED, NULL);
     settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
   } else if (!invocation->has_result) {
+    bool fault = lifecycle_error_is_fault(err.category) || invocation->broken || result->grpc_status == 0;
+    lifecycle_witness_end(&invocation->witness, fault ? LIFECYCLE_OUTCOME_FAILED : LIFECYCLE_OUTCOME_SERVED);
     if (invocation->broken)
       error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
     else if (result->grpc_status == 0)
@@ -198,6 +203,7 @@ static bool owner_call(struct dispatch_invocation *invocation, const struct disp
                                   .manual_read = true,
                                   .events = &invoke_events,
                                   .user = invocation};
+  lifecycle_witness_begin(dispatch->options.lifecycle, invocation->owner_id, &invocation->witness);
   invocation->call = core_rpc_client_start(channel, &call);
   if (parts.plan.n_headers)
     secret_wipe(bytes, length);

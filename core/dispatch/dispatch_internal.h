@@ -19,6 +19,7 @@ struct dispatch_plan {
   char trace_id[33];
   int64_t began_us;
   int64_t expires_us;
+  struct lifecycle_witness witness; /* of the module's work */
   UT_hash_handle hash;
   TAILQ_ENTRY(dispatch_plan) entry; /* in the order of their making */
 };

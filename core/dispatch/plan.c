@@ -96,7 +96,8 @@ void dispatch_plan_release(struct dispatch_plan_parts *parts) {
 
 /* ---- keeping ---- */
 
-static void plan_close(struct dispatch *dispatch, struct dispatch_plan *plan) {
+static void plan_close(struct dispatch *dispatch, struct dispatch_plan *plan, enum lifecycle_outcome outcome) {
+  lifecycle_witness_end(&plan->witness, outcome);
   HASH_DELETE(hash, dispatch->plans, plan);
   TAILQ_REMOVE(&dispatch->plan_order, plan, entry);
   base_free(plan);
@@ -120,7 +121,7 @@ static void abandoned_sweep(void *argument) {
                                                                             .trace_id = plan->trace_id});
     dispatch_execution_end(dispatch, plan->plan_id, plan->family, "plan", PSG_EXECUTION_FAILED, plan->began_us,
                            "invoke.plan.abandoned", 0);
-    plan_close(dispatch, plan);
+    plan_close(dispatch, plan, LIFECYCLE_OUTCOME_FAILED);
   }
   if (!TAILQ_EMPTY(&dispatch->plan_order))
     dispatch->plan_timer = core_rpc_timer_start(dispatch->options.loop, ABANDONED_SWEEP_MS, abandoned_sweep, dispatch);
@@ -136,6 +137,7 @@ static void plan_keep(struct dispatch *dispatch, const struct dispatch_caller *c
   str_copy(plan->trace_id, sizeof(plan->trace_id), admission->trace_id);
   plan->began_us = clock_monotonic_us();
   plan->expires_us = plan->began_us + ((int64_t)admission->deadline_ms + dispatch->options.plan_ttl_ms) * 1000;
+  lifecycle_witness_begin(dispatch->options.lifecycle, plan->module_id, &plan->witness);
   HASH_ADD(hash, dispatch->plans, plan_id, ID_UUID_BYTES - 1, plan);
   TAILQ_INSERT_TAIL(&dispatch->plan_order, plan, entry);
   if (!dispatch->plan_timer)
@@ -145,7 +147,7 @@ static void plan_keep(struct dispatch *dispatch, const struct dispatch_caller *c
 void dispatch_plans_free(struct dispatch *dispatch) {
   core_rpc_timer_cancel(&dispatch->plan_timer);
   while (!TAILQ_EMPTY(&dispatch->plan_order))
-    plan_close(dispatch, TAILQ_FIRST(&dispatch->plan_order));
+    plan_close(dispatch, TAILQ_FIRST(&dispatch->plan_order), LIFECYCLE_OUTCOME_NONE);
 }
 
 /* ---- the two calls ---- */
@@ -193,17 +195,21 @@ bool dispatch_report(struct dispatch *dispatch, const struct dispatch_caller *ca
   if (!plan || !str_equal(plan->module_id, caller->module_id))
     return false;
   enum psg_execution_status status = PSG_EXECUTION_CANCELLED;
+  enum lifecycle_outcome outcome = LIFECYCLE_OUTCOME_NONE;
   const char *code = "call.cancelled";
   uint64_t bytes = 0;
   if (report->outcome_case == CORE__SPI__CATALOG__V1__PLAN_REPORT__OUTCOME_COMPLETED) {
+    outcome = LIFECYCLE_OUTCOME_SERVED;
     status = report->completed->is_error ? PSG_EXECUTION_FAILED : PSG_EXECUTION_COMPLETED;
     code = report->completed->is_error ? "tool.failed" : NULL;
     bytes = report->completed->result_bytes;
   } else if (report->outcome_case == CORE__SPI__CATALOG__V1__PLAN_REPORT__OUTCOME_ERROR) {
+    outcome = lifecycle_error_is_fault((enum error_category)report->error->category) ? LIFECYCLE_OUTCOME_FAILED
+                                                                                     : LIFECYCLE_OUTCOME_SERVED;
     status = PSG_EXECUTION_FAILED;
     code = report->error->code;
   }
   dispatch_execution_end(dispatch, plan->plan_id, caller->family, "plan", status, plan->began_us, code, bytes);
-  plan_close(dispatch, plan);
+  plan_close(dispatch, plan, outcome);
   return true;
 }

@@ -124,6 +124,7 @@ static struct lifecycle_module *module_make(struct lifecycle *lifecycle, const c
   module->config = config_default;
   module->id = base_strdup(module_id);
   module->config_revision = 1;
+  TAILQ_INIT(&module->witnesses);
   module->runtime_path = base_asprintf("%s/modules/%s/runtime.sock", lifecycle->run_dir, module_id);
   module->spi_path = base_asprintf("%s/core/spi/%s.sock", lifecycle->run_dir, module_id);
   char *path = spi_socket_path(lifecycle, module_id, "grpc.sock", ".sock");

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "core/lifecycle/deaths.h"
 #include "core/lifecycle/probe.h"
@@ -118,6 +119,23 @@ struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, c
 /* The channel to that module while it lives, serving or draining. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. */
 struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
                                                   struct error *err);
+
+/* What the core sees of a module's work, for the verdict on a new version (LIF-9): a call to it, or a plan that it
+ * carries out, for as long as that is under way. Lives in what the caller keeps of the call, which ends before the room
+ * does; one that is zero is not under way, and ending it does nothing. */
+struct lifecycle_witness {
+  TAILQ_ENTRY(lifecycle_witness) entry;
+  struct lifecycle_module *module;
+  int64_t began_us;
+};
+enum lifecycle_outcome {
+  LIFECYCLE_OUTCOME_SERVED, /* also with an error that is not its own fault */
+  LIFECYCLE_OUTCOME_FAILED, /* by its own fault, or not in time */
+  LIFECYCLE_OUTCOME_NONE,   /* nobody waited for it any more */
+};
+/* process_id: as lifecycle_family_channel and lifecycle_instance_module_id give it. */
+void lifecycle_witness_begin(struct lifecycle *lifecycle, const char *process_id, struct lifecycle_witness *witness);
+void lifecycle_witness_end(struct lifecycle_witness *witness, enum lifecycle_outcome outcome);
 
 /* Orders of operators (LIF-5, LIF-8). An orderly end is Drain with a deadline, then SIGTERM (without a supervisor:
  * Shutdown), then SIGKILL; each next only when the one before did not help. */

@@ -145,7 +145,7 @@ struct lifecycle_versions {
   uint64_t stage_sequence;
   struct core_rpc_timer *timer;
   struct lifecycle_sample begin[2], now[2]; /* of the old one and the candidate */
-  uint64_t sampled[2];                      /* generations that begin speaks of */
+  uint64_t sampled[2];                      /* generations whose first word begin has */
 };
 
 struct lifecycle_module {
@@ -202,6 +202,8 @@ struct lifecycle_module {
   size_t last_word_count;
   struct lifecycle_transition history[LIFECYCLE_HISTORY_MAX]; /* a ring */
   size_t history_count;
+  struct lifecycle_tally seen;               /* of its work, by the core, */
+  TAILQ_HEAD(, lifecycle_witness) witnesses; /* and what is under way, in the order of beginning */
 };
 
 STAILQ_HEAD(lifecycle_module_list, lifecycle_module);
@@ -269,6 +271,9 @@ void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *ca
 /* Ends it: event, connection and secret gone. The struct stays as the module's newest. */
 void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause);
 void lifecycle_instance_free(struct lifecycle_instance **instance);
+
+/* witness.c: how many calls to the module, or of it, are without an answer for LIFECYCLE_STALL_US. */
+uint64_t lifecycle_witness_stalled(const struct lifecycle_module *module);
 
 /* probes.c: liveness, from the moment an instance is ready (LIF-4). */
 void lifecycle_liveness_begin(struct lifecycle_instance *instance);

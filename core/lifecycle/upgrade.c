@@ -154,14 +154,13 @@ static void sampled(struct lifecycle_instance *instance, const struct core_rpc_r
     return;
   }
   unsigned side = module == versions->candidate ? NEW : OLD;
-  struct lifecycle_sample *now = &versions->now[side];
-  *now = (struct lifecycle_sample){
-      .requests = stats->requests_total, .errors = stats->errors_total, .memory_bytes = resident_bytes(module->pid)};
-  for (size_t i = 0; i < stats->n_latency_counts && i < LIFECYCLE_LATENCY_BUCKETS; i++)
-    now->latency[i] = stats->latency_counts[i];
+  struct lifecycle_tally *told = &versions->now[side].told;
+  *told = (struct lifecycle_tally){.requests = stats->requests_total, .errors = stats->errors_total};
+  for (size_t i = 0; i < stats->n_latency_counts && i < LATENCY_BUCKETS; i++)
+    told->latency[i] = stats->latency_counts[i];
   if (versions->sampled[side] != instance->generation) { /* its first word: what was before does not count */
     versions->sampled[side] = instance->generation;
-    versions->begin[side] = *now;
+    versions->begin[side].told = *told;
   }
   core__module__v1__module_stats__free_unpacked(stats, NULL);
 }
@@ -173,6 +172,13 @@ static void sample_ask(struct lifecycle_module *module) {
                             sampled);
 }
 
+/* What needs no answer of the module. */
+static void look_at(const struct lifecycle_module *module, struct lifecycle_sample *sample) {
+  sample->seen = module->seen;
+  sample->stalled = lifecycle_witness_stalled(module);
+  sample->memory_bytes = resident_bytes(module->pid);
+}
+
 /* The candidate is ready: both serve. */
 static void probation_begin(struct lifecycle_versions *versions) {
   versions->phase = LIFECYCLE_UPGRADE_PROBATION;
@@ -180,6 +186,8 @@ static void probation_begin(struct lifecycle_versions *versions) {
   memset(versions->begin, 0, sizeof(versions->begin));
   memset(versions->now, 0, sizeof(versions->now));
   memset(versions->sampled, 0, sizeof(versions->sampled));
+  look_at(lifecycle_module_other(versions->candidate), &versions->begin[OLD]);
+  look_at(versions->candidate, &versions->begin[NEW]);
   log_event(LOG_INFO, "lifecycle", "a new version is on probation", LOG_TEXT("module", versions->first->name),
             LOG_TEXT("program", versions->candidate->program), LOG_INT("milliseconds", versions->probation_ms));
   if (versions->proven)
@@ -195,6 +203,8 @@ static void probation_watch(struct lifecycle_versions *versions) {
     roll_back(versions, cause);
     return;
   }
+  look_at(old, &versions->now[OLD]);
+  look_at(candidate, &versions->now[NEW]);
   for (unsigned side = 0; side < 2; side++)
     sides[side] = lifecycle_sample_since(&versions->begin[side], &versions->now[side]);
   if (!lifecycle_verdict(&old->config.criteria, &sides[OLD], &sides[NEW], why, sizeof(why))) {
@@ -202,8 +212,11 @@ static void probation_watch(struct lifecycle_versions *versions) {
     return;
   }
   if (clock_monotonic_us() >= versions->deadline_us) {
-    snprintf(cause, sizeof(cause), "held for %u ms beside the old one: %llu requests, %llu failed",
-             versions->probation_ms, (unsigned long long)sides[NEW].requests, (unsigned long long)sides[NEW].errors);
+    snprintf(cause, sizeof(cause),
+             "held for %u ms beside the old one: %llu requests, %llu failed; the core saw %llu calls, %llu failed",
+             versions->probation_ms, (unsigned long long)sides[NEW].told.requests,
+             (unsigned long long)sides[NEW].told.errors, (unsigned long long)sides[NEW].seen.requests,
+             (unsigned long long)sides[NEW].seen.errors);
     promote(versions, cause);
     return;
   }

@@ -78,13 +78,20 @@ What ends a probation (`core/lifecycle/verdict.c`), each by itself:
 | criterion | key |
 |---|---|
 | it died, or is not ready any more | |
-| its share of failed requests is more than 1 percentage point above the old one's, after 20 requests and at least two failures | `upgrade.error_points`, `upgrade.error_calls` |
+| the share of its requests that failed is more than 1 percentage point above the old one's, after 20 requests and at least two failures | `upgrade.error_points`, `upgrade.error_calls` |
 | its median or 95th percentile takes more than twice the old one's, and a millisecond more, after 50 requests to each | `upgrade.latency_percent`, `upgrade.latency_calls` |
 | it grew by more than 256 MiB | `upgrade.memory_bytes` |
 | `gatehouse module rollback <id>` | |
 
-The numbers are the modules' own. Then the candidate is **rolling-back**: it hands over in the same way, or is killed when it never served,
-and the old one has gone on as if nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
+Failures and times are compared twice, each by itself: as the modules count them (`GetStats`), and as the core saw them, so that a version
+which counts wrong or not at all is judged too (`core/lifecycle/witness.c`). The core sees the calls that it gives to a module (`Invoke`) and
+the plans that the module carries out by itself, up to its `ReportInvoke`. One failed when its answer is an error of the category
+`INTERNAL` or `UNAVAILABLE`, which the deadline is too, or is none that can be read, and when there is no answer, or no report, for five
+seconds. What an upstream, a policy or the caller did wrong speaks against nobody. What is not seen is not judged by this: a module that is
+never called is judged by its own numbers.
+
+Then the candidate is **rolling-back**: it hands over in the same way, or is killed when it never served, and the old one has gone on as if
+nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
 
 `gatehouse module rollback <id>` without an upgrade under way goes back to the program before by the same road, without a probation: it has
 been the module's already. A program that would be quarantined, or that asks for it (a condition `holds` in its readiness that is not met, LIF-11),

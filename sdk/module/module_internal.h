@@ -6,6 +6,7 @@
 #include <sys/queue.h>
 
 #include "sdk/base/buf.h"
+#include "sdk/base/latency.h"
 #include "sdk/module/module.h"
 
 /* result.c: appends the InvokeItem that carries the result, encoded. */
@@ -13,7 +14,6 @@ void module_result_encode(const struct module_result *result, struct buf *out);
 
 #define MODULE_MAGIC 0x4d4f444cu
 #define MODULE_SPI_VERSION "1"
-#define MODULE_LATENCY_BUCKETS 128 /* see ModuleStats.latency_counts: up to 2^32 microseconds */
 #define MODULE_SECRET_METADATA "gatehouse-channel-secret"
 
 /* Exit codes, as docs/writing-a-module.md lists them. */
@@ -76,7 +76,7 @@ struct module {
   struct module_invocation_list invocations;
   uint32_t invocation_count;
   uint64_t invocations_total, invocation_errors;
-  uint64_t latency_counts[MODULE_LATENCY_BUCKETS];
+  uint64_t latency_counts[LATENCY_BUCKETS];
   size_t latency_used; /* buckets up to the last that holds something */
   int exit_code;
 };

@@ -23,16 +23,8 @@ bool module_is_handing_over(const struct module *module) {
   return module->handing_over;
 }
 
-/* Buckets of a quarter of the power of two below them, as ModuleStats.latency_counts has them. */
 void module_latency_note(struct module *module, int64_t took_us) {
-  uint64_t us = took_us > 0 ? (uint64_t)took_us : 0;
-  size_t bucket = us;
-  if (us >= 4) {
-    unsigned octave = 63 - (unsigned)__builtin_clzll(us);
-    bucket = 4 * (octave - 1) + ((us >> (octave - 2)) & 3);
-  }
-  if (bucket >= MODULE_LATENCY_BUCKETS)
-    bucket = MODULE_LATENCY_BUCKETS - 1;
+  size_t bucket = latency_bucket(took_us);
   module->latency_counts[bucket]++;
   if (bucket >= module->latency_used)
     module->latency_used = bucket + 1;

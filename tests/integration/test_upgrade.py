@@ -277,6 +277,26 @@ def test_lif_9_each_criterion_of_the_probation_rolls_back(stubs, tmp_path, behav
         assert (after["pid"], after["state"]) == (before["pid"], "ready")
 
 
+@pytest.mark.parametrize("behaviour, why", [
+    ("lies_on_probation", "calls that the core saw failed"), ("hangs_on_probation", "calls that the core saw failed")])
+def test_lif_9_a_version_that_counts_well_and_fails_is_rolled_back_by_what_the_core_sees(worldclock, notes, stubs, behaviour, why):
+    config = config_with(rest={"sandbox": OPEN, "rlimits": {"address_space_bytes": 0},
+                               "upgrade": {"probation_ms": 30000, "error_calls": 5, "latency_percent": 0},
+                               "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_FAMILY": "rest-grpc"}})
+    with start(worldclock, notes, config=config) as gateway:
+        before = gateway.processes()["rest"]
+        path = program(gateway, behaviour, f"export PYMODULE_REPORT={gateway.directory}/report; exec {PYMODULE} {behaviour}")
+        with Load(gateway, clients=8) as load:
+            gateway.ctl("module", "upgrade", "rest", "--to", path)
+            _, change = settled(gateway, "rest", 40)
+        assert change["verdict"] == "rolled back" and why in change["cause"], change
+        assert load.failures, "what the bad version took and failed is not repeated"
+        after = gateway.processes()["rest"]
+        assert (after["pid"], after["state"]) == (before["pid"], "ready")
+        with Load(gateway) as load:
+            assert load.failures == []
+
+
 def test_lif_11_a_version_that_asks_for_it_is_rolled_back(stubs, tmp_path):
     tmp_path.chmod(0o755)
     echo = {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN,

@@ -17,7 +17,8 @@ BEHAVIOUR = sys.argv[1] if len(sys.argv) > 1 else "good"
 RUNTIME_SOCKET = os.environ["GATEHOUSE_RUNTIME_SOCKET"]
 MODULE_ID = os.environ["GATEHOUSE_MODULE_ID"]
 SPI_SOCKET = os.environ["GATEHOUSE_SPI_SOCKET"]
-ON_PROBATION = ("errs_on_probation", "slow_on_probation", "leaks_on_probation", "dies_on_probation", "degrades_on_probation")
+FAMILY = os.environ.get("PYMODULE_FAMILY", "echo")
+ON_PROBATION = ("lies_on_probation", "hangs_on_probation", "errs_on_probation", "slow_on_probation", "leaks_on_probation", "dies_on_probation", "degrades_on_probation")
 SECRET_KEY = "gatehouse-channel-secret"
 RESOLVE = "/core.spi.auth.v1.AuthPolicyService/ResolveCaller"
 
@@ -120,12 +121,13 @@ class Module:
             return b"\xff\xff\xff\xff not protobuf"
         descriptor = module_pb2.ModuleDescriptor(
             module_id="mcp" if BEHAVIOUR == "lies_about_id" else MODULE_ID,
-            protocol_family="other" if BEHAVIOUR == "lies_about_family" else "echo",
+            protocol_family="other" if BEHAVIOUR == "lies_about_family" else FAMILY,
             implementation_language="python", module_version="1.0.0",
             spi_versions=["99"] if BEHAVIOUR == "other_spi_version" else ["1"],
             runtime_modes=[module_pb2.RUNTIME_MODE_SIDECAR], ingress_modes=[module_pb2.INGRESS_MODE_DIRECT],
             health=module_pb2.HealthSupport(readiness=True, liveness=True),
-            spi_families=["auth"] + (["psg"] if BEHAVIOUR == "wants_too_much" else ["root"] if BEHAVIOUR == "wants_unknown" else []))
+            spi_families=["auth"] + (["psg"] if BEHAVIOUR == "wants_too_much" else ["root"] if BEHAVIOUR == "wants_unknown" else []) +
+            ([] if FAMILY == "echo" else ["catalog", "observability", "config"]))
         return descriptor.SerializeToString()
 
     def initialize_(self, data, context):
@@ -144,7 +146,7 @@ class Module:
 
     def canary_request(self):
         return auth_pb2.ResolveCallerRequest(
-            transport="canary", client_address="127.0.0.1", protocol_family="echo",
+            transport="canary", client_address="127.0.0.1", protocol_family=FAMILY,
             headers=[common_pb2.Header(name="authorization", value="Bearer " + self.initialize.canary_credential)])
 
     def attach(self, spi):
@@ -242,6 +244,14 @@ class Module:
             self.leak.append(bytearray(os.urandom(1) * (8 << 20)))
         return self.stats.SerializeToString()
 
+    def invoke(self, _request, context):
+        """It counts well and does nothing."""
+        if BEHAVIOUR == "hangs_on_probation":
+            while context.is_active():
+                time.sleep(0.1)
+        context.abort(grpc.StatusCode.INTERNAL, "I can not")
+        yield b""
+
     def health_watch(self, _request, context):
         status = health_pb2.HealthCheckResponse.SERVING
         if not self.serving.is_set():
@@ -263,12 +273,13 @@ class Module:
 
 def main():
     module = Module()
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(64))
     unary = {"Describe": module.describe, "Initialize": module.initialize_, "GetReadiness": module.readiness,
              "Drain": lambda *_: b"", "Shutdown": module.shutdown, "GetStats": module.get_stats}
     server.add_generic_rpc_handlers((
         grpc.method_handlers_generic_handler("core.module.v1.ModuleRuntime", {
-            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()}),
+            **{name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in unary.items()},
+            "Invoke": grpc.unary_stream_rpc_method_handler(module.invoke)}),
         grpc.method_handlers_generic_handler("grpc.health.v1.Health", {
             "Watch": grpc.unary_stream_rpc_method_handler(module.health_watch)})))
     server.add_insecure_port(f"unix:{RUNTIME_SOCKET}")
