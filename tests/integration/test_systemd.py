@@ -343,15 +343,34 @@ def connect(address):
 
 # ---- the units --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
-def test_the_units_are_valid(tmp_path):
+@pytest.fixture
+def units(tmp_path):
+    """Both units, with the program where it was built."""
     text = (UNITS / "gatehouse.service").read_text()
     assert "/usr/bin/gatehouse-supervisor" in text
     (tmp_path / "gatehouse.service").write_text(text.replace("/usr/bin/gatehouse-supervisor", str(SUPERVISOR)))
     shutil.copy(UNITS / "gatehouse.socket", tmp_path)
-    out = subprocess.run(["systemd-analyze", "verify", "--man=no", tmp_path / "gatehouse.service", tmp_path / "gatehouse.socket"],
-                         capture_output=True, text=True, timeout=60, check=False)
+    return [tmp_path / "gatehouse.service", tmp_path / "gatehouse.socket"]
+
+
+def analyze(*arguments):
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
+def test_the_units_are_valid(units, capsys):
+    """What `systemd-analyze security` makes of the service is printed: it weighs what the modules' sandbox needs as a danger."""
+    out = analyze("verify", "--man=no", *units)
     assert out.returncode == 0 and not out.stderr, out.stderr
+    judged = analyze("security", "--no-pager", "--offline=yes", units[0]).stdout.strip().splitlines()
+    with capsys.disabled():
+        print(f"\nsystemd-analyze security: {judged[-1] if judged else 'knows no --offline here'}")
+
+
+def test_the_state_is_left_to_the_core_s_user():
+    """StateDirectory= would give it back to root at each start; test_systemd_real.py shows the rest."""
+    text = (UNITS / "gatehouse.service").read_text()
+    assert "\nStateDirectory=" not in text and "\nReadWritePaths=-/var/lib/gatehouse\n" in text
 
 
 def test_the_units_leave_the_modules_sandbox_room():
