@@ -1,6 +1,6 @@
 /* event_block_test.c: blocks of events: written, cut back, read, damaged; and the format before them. VSL-8, VSL-10,
  * VSL-15. */
-#include <zlib.h>
+#include <libdeflate.h>
 
 #include "core/store/event_block.h"
 #include "core/store/store_sqlite_test_helper.h"
@@ -160,7 +160,7 @@ static bool to_version_two(void *arg, const struct store_event *event) {
   const char *const texts[] = {event->trace_id, event->context_id, event->project_id, event->family, event->type};
   for (int i = 0; i < 5; i++)
     sqlite3_bind_text(add, 4 + i, texts[i], -1, SQLITE_TRANSIENT);
-  sqlite3_bind_int64(add, 9, (sqlite3_int64)crc32_z(0, event->bytes, event->length));
+  sqlite3_bind_int64(add, 9, (sqlite3_int64)libdeflate_crc32(0, event->bytes, event->length));
   sqlite3_bind_blob(add, 10, event->length ? event->bytes : "", (int)event->length, SQLITE_TRANSIENT);
   ck_assert_int_eq(sqlite3_step(add), SQLITE_DONE);
   sqlite3_reset(add);

@@ -118,13 +118,16 @@ static inline uint32_t *slot_of(struct event_index *index, uint64_t hash) {
   return &index->slots[hash & (index->slot_count - 1)];
 }
 
+static inline void slot_enter(struct event_index *index, size_t entry) {
+  uint32_t *slot = slot_of(index, index->tail[entry].id);
+  index->chain[entry] = *slot;
+  *slot = (uint32_t)entry;
+}
+
 static void slots_rebuild(struct event_index *index) {
   memset(index->slots, 0xff, index->slot_count * sizeof(*index->slots));
-  for (size_t i = 0; i < index->tail_count; i++) {
-    uint32_t *slot = slot_of(index, index->tail[i].id);
-    index->chain[i] = *slot;
-    *slot = (uint32_t)i;
-  }
+  for (size_t i = 0; i < index->tail_count; i++)
+    slot_enter(index, i);
 }
 
 static void tail_grow(struct event_index *index, size_t wanted) {
@@ -146,9 +149,7 @@ void event_index_append(struct event_index *index, uint64_t seq, const struct ev
     tail_grow(index, index->tail_count + 1);
   size_t entry = index->tail_count++;
   index->tail[entry] = *hashes;
-  uint32_t *slot = slot_of(index, hashes->id);
-  index->chain[entry] = *slot;
-  *slot = (uint32_t)entry;
+  slot_enter(index, entry);
   pthread_mutex_unlock(&index->lock);
 }
 
@@ -193,10 +194,11 @@ void event_index_tail_load(struct event_index *index, const uint8_t *saved, size
   for (; count > 0; count--, saved += EVENT_INDEX_SAVED_BYTES) {
     uint64_t words[EVENT_INDEX_KINDS];
     memcpy(words, saved, sizeof(words));
-    index->tail[index->tail_count++] =
+    size_t entry = index->tail_count++;
+    index->tail[entry] =
         (struct event_index_hashes){.id = le64toh(words[0]), .trace = le64toh(words[1]), .context = le64toh(words[2])};
+    slot_enter(index, entry);
   }
-  slots_rebuild(index);
   pthread_mutex_unlock(&index->lock);
 }
 

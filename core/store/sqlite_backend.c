@@ -5,11 +5,11 @@
  * With the marker, a database that is missing or empty is damage and refused: nothing is ever recreated silently. To
  * start over on purpose, remove both files. */
 #include <fcntl.h>
+#include <libdeflate.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <errno.h>
 
@@ -60,7 +60,7 @@ bool sqlite_store_fail(sqlite3 *db, int code, const char *doing, struct error *e
 }
 
 uint32_t sqlite_store_crc(const void *data, size_t length) {
-  return (uint32_t)crc32_z(0, data, length);
+  return libdeflate_crc32(0, data, length);
 }
 
 bool sqlite_store_step(sqlite3 *db, sqlite3_stmt *statement, const char *doing, struct error *err) {

@@ -136,7 +136,8 @@ static void *member(const struct config_key *key, void *base) {
 }
 
 void config_default_set(const struct config_key *key, void *base) {
-  struct config_problems problems = {0};
+  struct config_problems problems; /* only counted; kilobytes, for every key of every module */
+  problems.count = problems.total = 0;
   const char *text = key->standard ? key->standard : "";
   switch (key->kind) {
   case CONFIG_KIND_TEXT:
