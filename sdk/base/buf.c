@@ -10,38 +10,16 @@
 
 #define BUF_FIRST_BYTES 64u
 
-char *buf_reserve(struct buf *buf, size_t more) {
-  size_t needed;
+char *buf_grow(struct buf *buf, size_t more) {
+  size_t needed, capacity = buf->capacity < BUF_FIRST_BYTES ? BUF_FIRST_BYTES : buf->capacity;
   BASE_CHECK(!__builtin_add_overflow(buf->length, more, &needed) && !__builtin_add_overflow(needed, 1, &needed));
-  if (needed > buf->capacity) {
-    size_t capacity = buf->capacity < BUF_FIRST_BYTES ? BUF_FIRST_BYTES : buf->capacity;
-    while (capacity < needed)
-      if (__builtin_mul_overflow(capacity, 2, &capacity))
-        capacity = needed;
-    buf->data = base_realloc(buf->data, capacity);
-    buf->capacity = capacity;
-    buf->data[buf->length] = 0;
-  }
+  while (capacity < needed)
+    if (__builtin_mul_overflow(capacity, 2, &capacity))
+      capacity = needed;
+  buf->data = base_realloc(buf->data, capacity);
+  buf->capacity = capacity;
+  buf->data[buf->length] = 0;
   return buf->data + buf->length;
-}
-
-void buf_append(struct buf *buf, const void *data, size_t length) {
-  char *target = buf_reserve(buf, length);
-  if (length)
-    memcpy(target, data, length);
-  target[length] = 0;
-  buf->length += length;
-}
-
-void buf_append_text(struct buf *buf, const char *text) {
-  buf_append(buf, text, strlen(text));
-}
-
-void buf_append_char(struct buf *buf, char character) {
-  char *target = buf_reserve(buf, 1);
-  target[0] = character;
-  target[1] = 0;
-  buf->length++;
 }
 
 void buf_append_u64(struct buf *buf, uint64_t number) {
