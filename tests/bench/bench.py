@@ -63,7 +63,7 @@ def measure(options):
         else:
             upstream = cleanup.enter_context(stack.Upstream())
             if set(options.parts) - {"memory", "supervise"}:  # these two start stacks of their own
-                gateway = cleanup.enter_context(stack.Stack(upstream.port)).fill()
+                gateway = cleanup.enter_context(stack.Stack(upstream.port, log_level="info")).fill()  # kill reads there who is ready
         for part, title in TITLES.items():
             if part in options.parts:
                 sections[title] = parts[part](gateway, upstream)
