@@ -24,7 +24,7 @@
 #define FILTER_BITS_PER_KEY 14 /* about 0.3 % false answers */
 
 struct event_index {
-  uint64_t salt[2];
+  uint8_t salt[EVENT_INDEX_SALT_BYTES];
   pthread_mutex_t lock;
   /* Tail entry i is event tail_first + i. */
   uint64_t tail_first;
@@ -37,47 +37,12 @@ struct event_index {
   size_t segment_count;
 };
 
-/* SipHash-2-4 (Aumasson, Bernstein 2012). */
-static inline uint64_t rotate(uint64_t value, int bits) {
-  return value << bits | value >> (64 - bits);
-}
-
-#define SIP_ROUND                                                                                                      \
-  do {                                                                                                                 \
-    a += b, b = rotate(b, 13) ^ a, a = rotate(a, 32);                                                                  \
-    c += d, d = rotate(d, 16) ^ c;                                                                                     \
-    a += d, d = rotate(d, 21) ^ a;                                                                                     \
-    c += b, b = rotate(b, 17) ^ c, c = rotate(c, 32);                                                                  \
-  } while (0)
-
 uint64_t event_index_hash(const struct event_index *index, enum event_index_kind kind, const void *data,
                           size_t length) {
-  /* The kind goes into the key: the same text as trace and as context hashes differently. */
-  uint64_t k0 = index->salt[0], k1 = index->salt[1] ^ (uint64_t)kind;
-  uint64_t a = k0 ^ 0x736f6d6570736575u, b = k1 ^ 0x646f72616e646f6du;
-  uint64_t c = k0 ^ 0x6c7967656e657261u, d = k1 ^ 0x7465646279746573u;
-  const uint8_t *bytes = data;
-  size_t whole = length & ~(size_t)7;
-  for (size_t i = 0; i < whole; i += 8) {
-    uint64_t word;
-    memcpy(&word, bytes + i, 8);
-    word = le64toh(word);
-    d ^= word;
-    SIP_ROUND;
-    SIP_ROUND;
-    a ^= word;
-  }
-  uint64_t last = (uint64_t)length << 56;
-  for (size_t i = whole; i < length; i++)
-    last |= (uint64_t)bytes[i] << 8 * (i - whole);
-  d ^= last;
-  SIP_ROUND;
-  SIP_ROUND;
-  a ^= last;
-  c ^= 0xff;
-  for (int i = 0; i < 4; i++)
-    SIP_ROUND;
-  uint64_t hash = a ^ b ^ c ^ d;
+  uint8_t key[SIPHASH_KEY_BYTES];
+  memcpy(key, index->salt, sizeof(key));
+  key[8] ^= (uint8_t)kind; /* the same text as trace and as context hashes differently */
+  uint64_t hash = siphash_64(key, data, length);
   return hash ? hash : 1; /* 0 says "none" */
 }
 
@@ -93,8 +58,6 @@ struct event_index_hashes event_index_hashes(const struct event_index *index, co
 struct event_index *event_index_create(const uint8_t salt[static EVENT_INDEX_SALT_BYTES]) {
   struct event_index *index = BASE_NEW(struct event_index);
   memcpy(index->salt, salt, EVENT_INDEX_SALT_BYTES);
-  index->salt[0] = le64toh(index->salt[0]);
-  index->salt[1] = le64toh(index->salt[1]);
   index->tail_first = 1;
   BASE_CHECK(pthread_mutex_init(&index->lock, NULL) == 0);
   return index;

@@ -16,6 +16,7 @@
 
 #include "core/store/store.h"
 #include "sdk/base/arena.h"
+#include "sdk/base/siphash.h"
 
 #define STORE_MAGIC 0x53544f52u
 #define STORE_BATCH_MAGIC 0x53544254u
@@ -167,7 +168,7 @@ void store_feed_end_all(struct store *store);
 /* ---- Event index (event_index.c) ---- */
 
 enum event_index_kind { EVENT_INDEX_ID = 1, EVENT_INDEX_TRACE, EVENT_INDEX_CONTEXT, EVENT_INDEX_KINDS = 3 };
-#define EVENT_INDEX_SALT_BYTES 16
+#define EVENT_INDEX_SALT_BYTES SIPHASH_KEY_BYTES
 #define EVENT_INDEX_BUCKETS 64
 #define EVENT_INDEX_ENTRY_BYTES 12 /* hash u64, distance from the segment's first seq u32, little endian */
 #define EVENT_INDEX_SEGMENT_EVENTS 32768

@@ -40,10 +40,15 @@ static void take_word(struct siphash *state, uint64_t word) {
   state->v[0] ^= word;
 }
 
-void siphash_init(struct siphash *state, const uint8_t key[static SIPHASH_KEY_BYTES]) {
+static struct siphash begin(const uint8_t key[static SIPHASH_KEY_BYTES]) {
   uint64_t k0 = load(key), k1 = load(key + 8);
-  *state = (struct siphash){.v = {k0 ^ UINT64_C(0x736f6d6570736575), k1 ^ UINT64_C(0x646f72616e646f6d) ^ 0xee,
-                                  k0 ^ UINT64_C(0x6c7967656e657261), k1 ^ UINT64_C(0x7465646279746573)}};
+  return (struct siphash){.v = {k0 ^ UINT64_C(0x736f6d6570736575), k1 ^ UINT64_C(0x646f72616e646f6d),
+                                k0 ^ UINT64_C(0x6c7967656e657261), k1 ^ UINT64_C(0x7465646279746573)}};
+}
+
+void siphash_init(struct siphash *state, const uint8_t key[static SIPHASH_KEY_BYTES]) {
+  *state = begin(key);
+  state->v[1] ^= 0xee;
 }
 
 void siphash_update(struct siphash *state, const void *data, size_t length) {
@@ -64,16 +69,25 @@ void siphash_update(struct siphash *state, const void *data, size_t length) {
     state->tail |= (uint64_t)bytes[i] << 8 * i;
 }
 
+static uint64_t word_out(struct siphash *state) {
+  mix(state->v, FINAL_ROUNDS);
+  return state->v[0] ^ state->v[1] ^ state->v[2] ^ state->v[3];
+}
+
 void siphash_final(struct siphash *state, uint8_t target[static SIPHASH_BYTES]) {
-  take_word(state, state->tail | state->length << 56);
   uint64_t halves[2];
-  for (int i = 0; i < 2; i++) {
-    if (i == 0)
-      state->v[2] ^= 0xee;
-    else
-      state->v[1] ^= 0xdd;
-    mix(state->v, FINAL_ROUNDS);
-    halves[i] = htole64(state->v[0] ^ state->v[1] ^ state->v[2] ^ state->v[3]);
-  }
+  take_word(state, state->tail | state->length << 56);
+  state->v[2] ^= 0xee;
+  halves[0] = htole64(word_out(state));
+  state->v[1] ^= 0xdd;
+  halves[1] = htole64(word_out(state));
   memcpy(target, halves, sizeof(halves));
+}
+
+uint64_t siphash_64(const uint8_t key[static SIPHASH_KEY_BYTES], const void *data, size_t length) {
+  struct siphash state = begin(key);
+  siphash_update(&state, data, length);
+  take_word(&state, state.tail | state.length << 56);
+  state.v[2] ^= 0xff;
+  return word_out(&state);
 }

@@ -1,6 +1,7 @@
-/* siphash.h: SipHash-2-4 with 128 bits of output (Aumasson, Bernstein 2012): a keyed hash for tables of what outsiders
- * send. Who does not know the key can neither find two texts that hash alike nor learn the text from its hash. The key
- * comes from id_random_bytes() and never leaves the process. No allocation; one owner per state. */
+/* siphash.h: SipHash-2-4 (Aumasson, Bernstein 2012): a keyed hash for tables of what outsiders send. Who does not know
+ * the key can neither find two texts that hash alike nor learn the text from its hash. The key comes from
+ * id_random_bytes(). Of 128 bits, a piece at a time, or of 64 bits: two texts may hash alike then, and whoever looks
+ * one up compares. The same bytes on every machine, so a hash may be stored. No allocation; one owner per state. */
 #ifndef GATEHOUSE_BASE_SIPHASH_H
 #define GATEHOUSE_BASE_SIPHASH_H
 
@@ -20,5 +21,7 @@ void siphash_init(struct siphash *state, const uint8_t key[static SIPHASH_KEY_BY
 void siphash_update(struct siphash *state, const void *data, size_t length);
 /* The state is used up. */
 void siphash_final(struct siphash *state, uint8_t target[static SIPHASH_BYTES]);
+/* 64 bits, of one piece. */
+uint64_t siphash_64(const uint8_t key[static SIPHASH_KEY_BYTES], const void *data, size_t length);
 
 #endif
