@@ -26,8 +26,18 @@ static bool fields_read(struct reader *reader, const pb_msgdesc_t *fields, void 
 
 /* ---- bytes ---- */
 
-/* The long ones are left to nanopb, which knows what overflows. */
-static bool varint_read(struct reader *reader, uint64_t *value) {
+/* The long ones are left to nanopb, which knows what overflows: in 32 bits other things than in 64. */
+static bool varint_long_read(struct reader *reader, bool is_wide, uint64_t *value) {
+  pb_istream_t stream = pb_istream_from_buffer(reader->at, (size_t)(reader->end - reader->at));
+  uint32_t narrow = 0;
+  bool ok = is_wide ? pb_decode_varint(&stream, value) : pb_decode_varint32(&stream, &narrow);
+  if (!is_wide)
+    *value = narrow;
+  reader->at = reader->end - stream.bytes_left;
+  return ok;
+}
+
+static inline bool varint_read(struct reader *reader, bool is_wide, uint64_t *value) {
   size_t left = (size_t)(reader->end - reader->at);
   if (left > 0 && reader->at[0] < 0x80) {
     *value = *reader->at++;
@@ -38,26 +48,13 @@ static bool varint_read(struct reader *reader, uint64_t *value) {
     reader->at += 2;
     return true;
   }
-  pb_istream_t stream = pb_istream_from_buffer(reader->at, left);
-  bool ok = pb_decode_varint(&stream, value);
-  reader->at = reader->end - stream.bytes_left;
-  return ok;
+  return varint_long_read(reader, is_wide, value);
 }
 
 static bool varint32_read(struct reader *reader, uint32_t *value) {
-  size_t left = (size_t)(reader->end - reader->at);
-  if (left > 0 && reader->at[0] < 0x80) {
-    *value = *reader->at++;
-    return true;
-  }
-  if (left > 1 && reader->at[1] < 0x80) {
-    *value = (uint32_t)(reader->at[0] & 0x7f) | (uint32_t)reader->at[1] << 7;
-    reader->at += 2;
-    return true;
-  }
-  pb_istream_t stream = pb_istream_from_buffer(reader->at, left);
-  bool ok = pb_decode_varint32(&stream, value);
-  reader->at = reader->end - stream.bytes_left;
+  uint64_t wide;
+  bool ok = varint_read(reader, false, &wide);
+  *value = (uint32_t)wide;
   return ok;
 }
 
@@ -126,7 +123,7 @@ static bool number_read(struct reader *reader, const pb_field_iter_t *field, voi
     return true;
   case PB_LTYPE_VARINT:
   case PB_LTYPE_UVARINT:
-    return varint_read(reader, &value) && integer_put(field, value, target);
+    return varint_read(reader, true, &value) && integer_put(field, value, target);
   case PB_LTYPE_FIXED32:
     if (!bytes_skip(reader, sizeof(small)))
       return false;

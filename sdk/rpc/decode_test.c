@@ -6,72 +6,7 @@
 #include <pb_encode.h>
 
 #include "sdk/rpc/rpc_internal.h"
-
-typedef struct _Leaf {
-  char *text;
-  bool has_number;
-  uint64_t number;
-} Leaf;
-#define Leaf_FIELDLIST(X, a) X(a, POINTER, SINGULAR, STRING, text, 1) X(a, STATIC, OPTIONAL, UINT64, number, 20)
-#define Leaf_CALLBACK NULL
-#define Leaf_DEFAULT NULL
-PB_BIND(Leaf, Leaf, AUTO)
-
-typedef struct _Tree {
-  uint32_t u32;
-  int32_t i32;
-  int64_t i64;
-  bool flag;
-  uint32_t kind;
-  pb_bytes_array_t *bytes;
-  struct _Leaf *leaf;
-  struct _Tree *tree;
-  pb_size_t texts_count;
-  char **texts;
-  pb_size_t leaves_count;
-  struct _Leaf *leaves;
-  pb_size_t which_choice;
-  union {
-    struct _Leaf *chosen_leaf;
-    char *chosen_text;
-    bool chosen_flag;
-  } choice;
-  double ratio;
-  pb_size_t pieces_count;
-  pb_bytes_array_t **pieces;
-  float share;
-  pb_size_t numbers_count;
-  uint64_t *numbers;
-  pb_size_t fixed_count;
-  uint32_t *fixed;
-} Tree;
-#define Tree_FIELDLIST(X, a)                                                                                           \
-  X(a, STATIC, SINGULAR, UINT32, u32, 1)                                                                               \
-  X(a, STATIC, SINGULAR, INT32, i32, 2)                                                                                \
-  X(a, STATIC, SINGULAR, INT64, i64, 3)                                                                                \
-  X(a, STATIC, SINGULAR, BOOL, flag, 4)                                                                                \
-  X(a, STATIC, SINGULAR, UENUM, kind, 5)                                                                               \
-  X(a, POINTER, SINGULAR, BYTES, bytes, 6)                                                                             \
-  X(a, POINTER, OPTIONAL, MESSAGE, leaf, 7)                                                                            \
-  X(a, POINTER, OPTIONAL, MESSAGE, tree, 8)                                                                            \
-  X(a, POINTER, REPEATED, STRING, texts, 9)                                                                            \
-  X(a, POINTER, REPEATED, MESSAGE, leaves, 10)                                                                         \
-  X(a, POINTER, ONEOF, MESSAGE, (choice, chosen_leaf, choice.chosen_leaf), 11)                                         \
-  X(a, POINTER, ONEOF, STRING, (choice, chosen_text, choice.chosen_text), 12)                                          \
-  X(a, STATIC, ONEOF, BOOL, (choice, chosen_flag, choice.chosen_flag), 13)                                             \
-  X(a, STATIC, SINGULAR, DOUBLE, ratio, 14)                                                                            \
-  X(a, POINTER, REPEATED, BYTES, pieces, 15)                                                                           \
-  X(a, STATIC, SINGULAR, FLOAT, share, 16)                                                                             \
-  X(a, POINTER, REPEATED, UINT64, numbers, 300)                                                                        \
-  X(a, POINTER, REPEATED, FIXED32, fixed, 301)
-#define Tree_CALLBACK NULL
-#define Tree_DEFAULT NULL
-#define Tree_leaf_MSGTYPE Leaf
-#define Tree_tree_MSGTYPE Tree
-#define Tree_leaves_MSGTYPE Leaf
-#define Tree_choice_chosen_leaf_MSGTYPE Leaf
-extern const pb_msgdesc_t Tree_msg;
-PB_BIND(Tree, Tree, 2)
+#include "sdk/rpc/rpc_test_message.h"
 
 static void encode(struct buf *out, const Tree *tree) {
   size_t size = 0;
@@ -115,7 +50,8 @@ static void full_encode(struct buf *out) {
   uint32_t fixed[] = {1, 0xfffffffeu};
   PB_BYTES_ARRAY_T(5) bytes = {5, {0, 1, 2, 0xff, 4}};
   pb_bytes_array_t *pieces[] = {(pb_bytes_array_t *)&bytes, (pb_bytes_array_t *)&bytes};
-  Leaf leaf = {.text = long_text, .has_number = true, .number = 0}, leaves[] = {{.text = "l"}, leaf, {.text = ""}};
+  Leaf leaf = {.text = long_text, .number = 7}, leaves[] = {{.text = "l"}, leaf, {.text = ""}};
+  Rare rare = {.share = 0.5F, .has_number = true, .number = 0};
   Tree inner = {
       .leaf = &leaf, .u32 = 7, .texts_count = 1, .texts = texts, .which_choice = 13, .choice.chosen_flag = true};
   encode(out, &(Tree){.u32 = UINT32_MAX,
@@ -135,7 +71,7 @@ static void full_encode(struct buf *out) {
                       .ratio = -0.25,
                       .pieces_count = 2,
                       .pieces = pieces,
-                      .share = 0.5F,
+                      .rare = &rare,
                       .numbers_count = 10,
                       .numbers = numbers,
                       .fixed_count = 2,
