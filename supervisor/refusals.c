@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sdk/base/clock.h"
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
 #include "supervisor/supervisor_internal.h"
@@ -21,7 +22,7 @@
 #define ANSWER_BYTES 1024
 #define READS_PER_TURN 8
 #define TURNS_MAX 64
-#define REQUEST_MS 2000 /* for a client to begin its request, and then to take its answer and leave */
+#define REQUEST_MS 2000 /* for a client to begin its request, and again to take its answer and leave */
 
 static const struct {
   const char *family, *type, *body;
@@ -39,8 +40,16 @@ static void refused_close(struct refused *refused) {
   refused->fd = -1;
 }
 
+static void limit_begin(struct refused *refused) {
+  refused->due_ms = clock_monotonic_ms() + REQUEST_MS;
+}
+
+/* Until its limit, whatever it sends: the event by itself would wait as long again for each byte. */
 static void wait_further(struct refused *refused) {
-  const struct timeval limit = {.tv_sec = REQUEST_MS / 1000, .tv_usec = REQUEST_MS % 1000 * 1000};
+  int64_t left_ms = refused->due_ms - clock_monotonic_ms();
+  if (left_ms < 0)
+    left_ms = 0;
+  const struct timeval limit = {.tv_sec = left_ms / 1000, .tv_usec = left_ms % 1000 * 1000};
   event_add(&refused->event, &limit);
 }
 
@@ -82,9 +91,10 @@ static void on_client(evutil_socket_t fd, short what, void *context) {
       break;
     if (!refused->answered) {
       answer(refused);
-      wait_further(refused);
+      limit_begin(refused);
     }
   }
+  wait_further(refused);
 }
 
 static void on_accept(evutil_socket_t fd, short what, void *context);
@@ -130,6 +140,7 @@ static void on_accept(evutil_socket_t fd, short what, void *context) {
     }
     *refused = (struct refused){.fd = client, .family = listener->family, .code = listener->code};
     event_assign(&refused->event, supervisor->base, client, EV_READ | EV_PERSIST, on_client, refused);
+    limit_begin(refused);
     wait_further(refused);
   }
 }

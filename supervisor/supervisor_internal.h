@@ -194,6 +194,7 @@ struct refused {
   int fd; /* -1: a free place */
   bool answered;
   unsigned turns; /* that its bytes took */
+  int64_t due_ms; /* by the monotonic clock: then it has to have begun, or to be gone */
   const char *family, *code;
   struct event event;
 };
