@@ -219,7 +219,7 @@ static bool object_read(struct bytes *bytes, const char *id, const struct psg_no
 
 static bool node_read(struct psg_graph *graph, struct bytes *bytes, struct psg_node **before, struct buf *object,
                       struct psg_node **node) {
-  uint8_t type, key[PSG_UUID_BYTES];
+  uint8_t type, key[ID_UUID_RAW_BYTES];
   uint64_t revision, length;
   char id[ID_UUID_BYTES];
   if (!take(bytes, &type, 1) || !take(bytes, key, sizeof(key)) || !number_take(bytes, &revision) ||
@@ -227,7 +227,7 @@ static bool node_read(struct psg_graph *graph, struct bytes *bytes, struct psg_n
       (type & ~NODE_OWNED) >= PSG_TYPE_COUNT)
     return false;
   enum psg_type of = (enum psg_type)(type & ~NODE_OWNED);
-  psg_uuid_format(key, id);
+  id_uuid_format(key, id);
   buf_clear(object);
   buf_reserve(object, (size_t)length);
   if (!object_read(bytes, id, before[of], (size_t)length, object->data))
@@ -293,7 +293,7 @@ static int node_compare(const void *a, const void *b) {
   const struct psg_node *const *left = a, *const *right = b;
   if ((*left)->type != (*right)->type)
     return (*left)->type < (*right)->type ? -1 : 1;
-  return memcmp((*left)->key, (*right)->key, PSG_UUID_BYTES);
+  return memcmp((*left)->key, (*right)->key, ID_UUID_RAW_BYTES);
 }
 
 static int edge_compare(const void *a, const void *b) {

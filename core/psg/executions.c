@@ -74,7 +74,7 @@ void psg_execution_begin(struct psg *psg, const struct psg_execution_start *star
   struct buf *about = &psg->scratch;
   buf_clear(about);
   about_append(about, start);
-  psg_uuid_make(psg, execution_id);
+  id_pool_uuid_v4(&psg->ids, execution_id);
   struct buf *json = psg_event_open(psg, "runtime_execution", "execution_started", start->trace_id, at);
   if (json) {
     psg_literal(json, ",\"execution_id\":\"");

@@ -13,46 +13,23 @@
 #define HASH_INITIAL_NUM_BUCKETS 4096u
 #define HASH_INITIAL_NUM_BUCKETS_LOG2 12u
 
-static int nibble(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID_BYTES]) {
-  if (length != ID_UUID_BYTES - 1)
+/* Only as we write it: in lower case. Else a node would have more than one name. */
+bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static ID_UUID_RAW_BYTES]) {
+  char written[ID_UUID_BYTES];
+  if (!id_uuid_parse(text, length, key))
     return false;
-  for (size_t i = 0, at = 0; i < PSG_UUID_BYTES; i++, at += 2) {
-    if (at == 8 || at == 13 || at == 18 || at == 23)
-      if (text[at++] != '-')
-        return false;
-    int high = nibble(text[at]), low = nibble(text[at + 1]);
-    if (high < 0 || low < 0)
-      return false;
-    key[i] = (uint8_t)(high << 4 | low);
-  }
-  return true;
+  id_uuid_format(key, written);
+  return memcmp(text, written, length) == 0;
 }
 
-void psg_uuid_format(const uint8_t key[static PSG_UUID_BYTES], char text[static ID_UUID_BYTES]) {
-  static const char digits[] = "0123456789abcdef";
-  for (size_t i = 0; i < PSG_UUID_BYTES; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10)
-      *text++ = '-';
-    *text++ = digits[key[i] >> 4];
-    *text++ = digits[key[i] & 15];
-  }
-  *text = 0;
-}
-
-struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static PSG_UUID_BYTES]) {
+struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static ID_UUID_RAW_BYTES]) {
   struct psg_node *node;
-  HASH_FIND(hh, graph->nodes, key, PSG_UUID_BYTES, node);
+  HASH_FIND(hh, graph->nodes, key, ID_UUID_RAW_BYTES, node);
   return node;
 }
 
 struct psg_node *psg_graph_find(const struct psg_graph *graph, const char *id) {
-  uint8_t key[PSG_UUID_BYTES];
+  uint8_t key[ID_UUID_RAW_BYTES];
   return id && psg_uuid_parse(id, strnlen(id, ID_UUID_BYTES), key) ? psg_graph_find_key(graph, key) : NULL;
 }
 
@@ -107,7 +84,7 @@ static void node_enter(struct psg_graph *graph, struct psg_node *node, unsigned 
   memcpy(node->object, object, length);
   node->object[length] = 0;
   node->length = (uint32_t)length;
-  HASH_ADD_BYHASHVALUE(hh, graph->nodes, key, PSG_UUID_BYTES, hash, node);
+  HASH_ADD_BYHASHVALUE(hh, graph->nodes, key, ID_UUID_RAW_BYTES, hash, node);
   graph->version++;
   if (graph->loading)
     return;
@@ -124,25 +101,25 @@ struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type,
   node->owned = owned;
   node->revision = 1;
   unsigned hash;
-  HASH_VALUE(node->key, PSG_UUID_BYTES, hash);
+  HASH_VALUE(node->key, ID_UUID_RAW_BYTES, hash);
   node_enter(graph, node, hash, object, length, spare);
   return node;
 }
 
 struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
-                                        const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
+                                        const uint8_t key[static ID_UUID_RAW_BYTES], const char *object, size_t length,
                                         uint64_t revision, bool owned) {
   struct psg_node *node;
   unsigned hash;
   bool in_slab;
-  HASH_VALUE(key, PSG_UUID_BYTES, hash);
-  HASH_FIND_BYHASHVALUE(hh, graph->nodes, key, PSG_UUID_BYTES, hash, node);
+  HASH_VALUE(key, ID_UUID_RAW_BYTES, hash);
+  HASH_FIND_BYHASHVALUE(hh, graph->nodes, key, ID_UUID_RAW_BYTES, hash, node);
   if (node)
     return NULL;
   node = piece_new(graph, sizeof(*node), &in_slab);
   node->in_slab = in_slab;
-  memcpy(node->key, key, PSG_UUID_BYTES);
-  psg_uuid_format(key, node->id);
+  memcpy(node->key, key, ID_UUID_RAW_BYTES);
+  id_uuid_format(key, node->id);
   node->type = type;
   node->owned = owned;
   node->revision = revision;
@@ -173,8 +150,8 @@ bool psg_edge_is_parental(const struct psg_edge *edge, struct psg_node **parent)
 
 static void key_make(struct psg_edge_key *key, enum psg_edge_type type, const struct psg_node *from,
                      const struct psg_node *to) {
-  memcpy(key->from, from->key, PSG_UUID_BYTES);
-  memcpy(key->to, to->key, PSG_UUID_BYTES);
+  memcpy(key->from, from->key, ID_UUID_RAW_BYTES);
+  memcpy(key->to, to->key, ID_UUID_RAW_BYTES);
   key->type = (uint8_t)type;
 }
 

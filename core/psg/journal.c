@@ -18,19 +18,7 @@
 
 #define RETRY_MS 200
 
-/* ---- ids and times ---- */
-
-void psg_uuid_make(struct psg *psg, char target[static ID_UUID_BYTES]) {
-  if (psg->random_left < PSG_UUID_BYTES) { /* the core does not fork: a pool is never shared */
-    id_random_bytes(psg->random, sizeof(psg->random));
-    psg->random_left = sizeof(psg->random);
-  }
-  psg->random_left -= PSG_UUID_BYTES;
-  uint8_t *bytes = psg->random + psg->random_left;
-  bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
-  bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
-  psg_uuid_format(bytes, target);
-}
+/* ---- times ---- */
 
 void psg_time_text(struct psg *psg, int64_t wall_us, char text[static PSG_TIME_LENGTH + 1]) {
   int64_t second = wall_us / 1000000;
@@ -78,7 +66,7 @@ struct buf *psg_event_open(struct psg *psg, const char *family, const char *type
   entry->family = family;
   entry->type = type;
   entry->wall_us = wall_us;
-  psg_uuid_make(psg, entry->event_id);
+  id_pool_uuid_v4(&psg->ids, entry->event_id);
   if (str_is_empty(trace_id) || !str_copy(entry->trace_id, sizeof(entry->trace_id), trace_id) ||
       !str_is_visible_ascii(trace_id))
     memcpy(entry->trace_id, psg->run_id, ID_UUID_BYTES);

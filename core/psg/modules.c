@@ -118,7 +118,7 @@ static struct psg_module *module_make(struct psg *psg, const struct psg_module_t
   if (module)
     return module;
   char extension_id[ID_UUID_BYTES];
-  psg_uuid_make(psg, extension_id);
+  id_pool_uuid_v4(&psg->ids, extension_id);
   module = module_add(psg, transition->module_id, NULL);
   extension_write(psg, module, extension_id, transition, "registered");
   return module;
@@ -152,7 +152,7 @@ static struct instance *instance_find(struct psg_module *module, uint64_t genera
 static struct instance *instance_make(struct psg *psg, struct psg_module *module, uint64_t generation) {
   struct instance *instance = BASE_NEW(struct instance);
   instance->generation = generation;
-  psg_uuid_make(psg, instance->pipeline_id);
+  id_pool_uuid_v4(&psg->ids, instance->pipeline_id);
   DL_APPEND(module->instances, instance);
   module->instance_count++;
   return instance;
@@ -207,7 +207,7 @@ static void stage_begin(struct psg *psg, struct psg_module *module, struct insta
   const struct stage_info *info = stage_find(state);
   struct buf *object = &psg->scratch;
   char at[PSG_TIME_LENGTH + 1], stage_id[ID_UUID_BYTES];
-  psg_uuid_make(psg, stage_id);
+  id_pool_uuid_v4(&psg->ids, stage_id);
   psg_time_next(psg, at);
   buf_clear(object);
   buf_printf(object,

@@ -113,7 +113,7 @@ struct psg *psg_open(const struct psg_options *options, struct error *err) {
   psg->options = *options;
   psg->options.flush_ms = options->flush_ms ? options->flush_ms : FLUSH_DEFAULT_MS;
   psg->options.execution_history = options->execution_history ? options->execution_history : HISTORY_DEFAULT;
-  psg_uuid_make(psg, psg->run_id);
+  id_pool_uuid_v4(&psg->ids, psg->run_id);
   if (options->loop && options->wake) {
     if (loader_start(psg, err))
       return psg;

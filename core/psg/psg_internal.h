@@ -30,7 +30,6 @@
 #include <utlist.h>
 
 #define PSG_MAGIC 0x9599a9f0u
-#define PSG_UUID_BYTES 16
 #define PSG_TIME_LENGTH 27          /* "2026-07-28T10:00:00.000000Z" */
 #define PSG_TEXT_MAX_BYTES 256      /* of a foreign text inside an event of ours; longer ones are cut */
 #define PSG_OBJECT_MAX_BYTES 262144 /* of a node that a module writes */
@@ -115,7 +114,7 @@ enum psg_change { PSG_UNCHANGED, PSG_ADDED, PSG_UPDATED };
 struct psg_edge;
 struct psg_node {
   UT_hash_handle hh;
-  uint8_t key[PSG_UUID_BYTES];
+  uint8_t key[ID_UUID_RAW_BYTES];
   char id[ID_UUID_BYTES];
   enum psg_type type;
   enum psg_change change;
@@ -136,7 +135,7 @@ struct psg_node {
 };
 
 struct psg_edge_key {
-  uint8_t from[PSG_UUID_BYTES], to[PSG_UUID_BYTES], type;
+  uint8_t from[ID_UUID_RAW_BYTES], to[ID_UUID_RAW_BYTES], type;
 };
 struct psg_edge {
   UT_hash_handle hh;
@@ -178,16 +177,15 @@ void *psg_slab_take(struct psg_chunk **slab, size_t size_bytes);
 void psg_slab_give(void *piece);
 void psg_slab_close(struct psg_chunk **slab); /* nothing more is taken from it; the pieces stay */
 
-bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static PSG_UUID_BYTES]);
-void psg_uuid_format(const uint8_t key[static PSG_UUID_BYTES], char text[static ID_UUID_BYTES]);
+bool psg_uuid_parse(const char *text, size_t length, uint8_t key[static ID_UUID_RAW_BYTES]);
 struct psg_node *psg_graph_find(const struct psg_graph *graph, const char *id);
-struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static PSG_UUID_BYTES]);
+struct psg_node *psg_graph_find_key(const struct psg_graph *graph, const uint8_t key[static ID_UUID_RAW_BYTES]);
 /* id is a UUID that is not in the graph; object is copied, with room for `spare` bytes more. */
 struct psg_node *psg_graph_node_add(struct psg_graph *graph, enum psg_type type, const char *id, const char *object,
                                     size_t length, size_t spare, bool owned);
 /* As it was written down: for loading. NULL: key is in the graph already. */
 struct psg_node *psg_graph_node_restore(struct psg_graph *graph, enum psg_type type,
-                                        const uint8_t key[static PSG_UUID_BYTES], const char *object, size_t length,
+                                        const uint8_t key[static ID_UUID_RAW_BYTES], const char *object, size_t length,
                                         uint64_t revision, bool owned);
 void psg_graph_node_set(struct psg_graph *graph, struct psg_node *node, const char *object, size_t length);
 void psg_graph_node_reserve(struct psg_node *node, size_t length);           /* room for an object so long */
@@ -273,11 +271,9 @@ struct psg {
   struct buf scratch;
   int64_t time_second; /* time_text is formatted for it */
   char time_text[CLOCK_RFC3339_BYTES];
-  uint8_t random[2048];
-  size_t random_left;
+  struct id_pool ids; /* the core does not fork: a pool is never shared */
 };
 
-void psg_uuid_make(struct psg *psg, char target[static ID_UUID_BYTES]);
 /* The time of the next event, and its text. */
 int64_t psg_time_next(struct psg *psg, char text[static PSG_TIME_LENGTH + 1]);
 void psg_time_text(struct psg *psg, int64_t wall_us, char text[static PSG_TIME_LENGTH + 1]);

@@ -123,7 +123,7 @@ static bool member_read(struct reader *reader, struct slice key, struct operatio
 }
 
 static struct psg_node *node_of(struct psg *psg, struct slice id) {
-  uint8_t key[PSG_UUID_BYTES];
+  uint8_t key[ID_UUID_RAW_BYTES];
   id = text_of(id);
   return id.data && psg_uuid_parse(id.data, id.length, key) ? psg_graph_find_key(&psg->graph, key) : NULL;
 }
@@ -131,7 +131,7 @@ static struct psg_node *node_of(struct psg *psg, struct slice id) {
 static bool node_apply(struct psg *psg, const struct operation *operation, bool create) {
   struct slice type_name = text_of(operation->node_type), id = text_of(operation->node_id);
   struct slice object = operation->new_value;
-  uint8_t key[PSG_UUID_BYTES];
+  uint8_t key[ID_UUID_RAW_BYTES];
   int64_t revision;
   if (!id.data || !object.data || !number_of(operation->revision, &revision) ||
       !psg_uuid_parse(id.data, id.length, key))

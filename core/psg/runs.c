@@ -99,8 +99,8 @@ bool psg_genesis_load(struct psg *psg, struct store *store, bool *fresh, struct 
 bool psg_genesis_make(struct psg *psg, bool fresh, struct error *err) {
   if (!fresh)
     return psg_graph_find(&psg->graph, psg->context_id) || context_make(psg, err);
-  psg_uuid_make(psg, psg->graph_id);
-  psg_uuid_make(psg, psg->context_id);
+  id_pool_uuid_v4(&psg->ids, psg->graph_id);
+  id_pool_uuid_v4(&psg->ids, psg->context_id);
   struct buf row = {0};
   buf_printf(&row, "{\"psg_schema_version\":1,\"graph_id\":\"%s\",\"context_id\":\"%s\"}", psg->graph_id,
              psg->context_id);
@@ -180,7 +180,7 @@ void psg_run_begin(struct psg *psg) {
   }
   runs_trim(psg);
   psg_time_next(psg, at);
-  psg_uuid_make(psg, span_id);
+  id_pool_uuid_v4(&psg->ids, span_id);
   buf_printf(&object,
              META ",\"trace_id\":\"%s\",\"context_id\":\"%s\",\"root_span\":{\"trace_id\":\"%s\",\"span_id\":\"%s\","
                   "\"context_id\":\"%s\"},\"started_at\":\"%s\",\"status\":\"pending\"}",

@@ -37,7 +37,7 @@ START_TEST(what_is_too_large_is_refused) {
 END_TEST
 
 START_TEST(a_loaded_object_grows_out_of_the_slab) {
-  static const uint8_t key[PSG_UUID_BYTES] = {1};
+  static const uint8_t key[ID_UUID_RAW_BYTES] = {1};
   struct psg_graph graph = {.loading = true};
   struct psg_node *node = psg_graph_node_restore(&graph, PSG_TYPE_SpanNode, key, "{}", 2, 7, true);
   ck_assert_ptr_nonnull(node);

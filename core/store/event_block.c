@@ -17,7 +17,7 @@
 #define BLOCKS_KEPT 4           /* whose memory is kept from group to group */
 
 struct fixed_head {
-  uint8_t id[STORE_UUID_BYTES];
+  uint8_t id[ID_UUID_RAW_BYTES];
   uint64_t wall_us;
   uint32_t length, crc;
 } __attribute__((packed));
@@ -43,7 +43,7 @@ static struct event_block *block_open(struct event_blocks *blocks, uint64_t seq)
   return block;
 }
 
-void event_blocks_append(struct event_blocks *blocks, uint64_t seq, const uint8_t id[static STORE_UUID_BYTES],
+void event_blocks_append(struct event_blocks *blocks, uint64_t seq, const uint8_t id[static ID_UUID_RAW_BYTES],
                          const struct store_event *event, uint32_t crc) {
   const char *const texts[EVENT_BLOCK_TEXTS] = {event->trace_id, event->context_id, event->project_id, event->family,
                                                 event->type};
@@ -51,7 +51,7 @@ void event_blocks_append(struct event_blocks *blocks, uint64_t seq, const uint8_
   BASE_CHECK(seq == block->last_seq + 1 && event->length <= UINT32_MAX);
   struct fixed_head head = {
       .wall_us = htole64((uint64_t)event->wall_us), .length = htole32((uint32_t)event->length), .crc = htole32(crc)};
-  memcpy(head.id, id, STORE_UUID_BYTES);
+  memcpy(head.id, id, ID_UUID_RAW_BYTES);
   buf_append(&block->heads, &head, sizeof(head));
   size_t flags_at = block->heads.length;
   uint8_t same = 0;

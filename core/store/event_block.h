@@ -20,7 +20,7 @@ struct event_blocks {
 };
 
 /* seq follows that of the event before. */
-void event_blocks_append(struct event_blocks *blocks, uint64_t seq, const uint8_t id[static STORE_UUID_BYTES],
+void event_blocks_append(struct event_blocks *blocks, uint64_t seq, const uint8_t id[static ID_UUID_RAW_BYTES],
                          const struct store_event *event, uint32_t crc);
 /* A place to come back to: what was appended since is forgotten by the cut. */
 struct event_blocks_mark {

@@ -7,7 +7,7 @@
 #include "sdk/base/alloc.h"
 
 static void append(struct event_blocks *blocks, uint64_t seq, const char *trace_id, size_t length) {
-  const uint8_t id[STORE_UUID_BYTES] = {(uint8_t)seq, (uint8_t)(seq >> 8)};
+  const uint8_t id[ID_UUID_RAW_BYTES] = {(uint8_t)seq, (uint8_t)(seq >> 8)};
   char *bytes = base_alloc(length + 1);
   memset(bytes, 'a' + (int)(seq % 26), length);
   const struct store_event event = {.trace_id = trace_id,
@@ -152,8 +152,8 @@ END_TEST
 /* Version 2 had a row for each event: the store is put back to it, from what it says itself. */
 static bool to_version_two(void *arg, const struct store_event *event) {
   sqlite3_stmt *add = arg;
-  uint8_t id[STORE_UUID_BYTES];
-  ck_assert(store_uuid_parse(event->event_id, id));
+  uint8_t id[ID_UUID_RAW_BYTES];
+  ck_assert(id_uuid_parse(event->event_id, strlen(event->event_id), id));
   sqlite3_bind_int64(add, 1, (sqlite3_int64)event->seq);
   sqlite3_bind_blob(add, 2, id, sizeof(id), SQLITE_TRANSIENT);
   sqlite3_bind_int64(add, 3, event->wall_us);

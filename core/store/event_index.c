@@ -46,10 +46,11 @@ uint64_t event_index_hash(const struct event_index *index, enum event_index_kind
   return hash ? hash : 1; /* 0 says "none" */
 }
 
-struct event_index_hashes event_index_hashes(const struct event_index *index, const uint8_t id[static STORE_UUID_BYTES],
-                                             const char *trace_id, const char *context_id) {
+struct event_index_hashes event_index_hashes(const struct event_index *index,
+                                             const uint8_t id[static ID_UUID_RAW_BYTES], const char *trace_id,
+                                             const char *context_id) {
   return (struct event_index_hashes){
-      .id = event_index_hash(index, EVENT_INDEX_ID, id, STORE_UUID_BYTES),
+      .id = event_index_hash(index, EVENT_INDEX_ID, id, ID_UUID_RAW_BYTES),
       .trace = *trace_id ? event_index_hash(index, EVENT_INDEX_TRACE, trace_id, strlen(trace_id)) : 0,
       .context = *context_id ? event_index_hash(index, EVENT_INDEX_CONTEXT, context_id, strlen(context_id)) : 0,
   };

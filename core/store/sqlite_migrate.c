@@ -15,7 +15,7 @@ static bool row_to_block(sqlite3_stmt *row, uint64_t seq, struct event_blocks *b
     if (!(texts[i] = (const char *)sqlite3_column_text(row, 3 + i)))
       return false;
   const void *id = sqlite3_column_blob(row, 1);
-  if ((uint64_t)sqlite3_column_int64(row, 0) != seq || sqlite3_column_bytes(row, 1) != STORE_UUID_BYTES)
+  if ((uint64_t)sqlite3_column_int64(row, 0) != seq || sqlite3_column_bytes(row, 1) != ID_UUID_RAW_BYTES)
     return false;
   const struct store_event event = {.trace_id = texts[0],
                                     .context_id = texts[1],

@@ -143,7 +143,7 @@ static bool event_visit(struct event_reading *reading, struct event_block_entry 
   event->bytes = event->length ? bytes + entry->offset : (const uint8_t *)"";
   if (!checksum_fits(entry->crc, event->bytes, event->length, err))
     return false;
-  store_uuid_format(entry->id, event_id);
+  id_uuid_format(entry->id, event_id);
   event->event_id = event_id;
   reading->count++;
   reading->stopped = !reading->visit(reading->arg, event) || reading->count >= reading->query->limit;

@@ -127,7 +127,7 @@ static enum store_apply check_duplicate(struct sqlite_store *sqlite, struct stor
     const uint8_t *id = event_id_at(sqlite, found.seqs[i], &batch->error);
     if (!id) {
       outcome = STORE_APPLY_FAILED;
-    } else if (memcmp(id, op->event_id, STORE_UUID_BYTES) == 0) {
+    } else if (memcmp(id, op->event_id, ID_UUID_RAW_BYTES) == 0) {
       error_set(&batch->error, ERR_STORE_DUPLICATE, NULL);
       outcome = STORE_APPLY_REFUSED;
     }

@@ -120,36 +120,6 @@ void store_batch_delete(struct store_batch *batch, const char *name_space, const
   row_op_add(batch, STORE_OP_DELETE, name_space, key, expected_revision);
 }
 
-/* 8-4-4-4-12 hexadecimal digits, any case, any version. */
-bool store_uuid_parse(const char *text, uint8_t target[static STORE_UUID_BYTES]) {
-  static const int8_t values[256] = {
-      ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
-      ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
-      ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16}; /* digit + 1; 0: none */
-  if (!text || strnlen(text, ID_UUID_BYTES) != ID_UUID_BYTES - 1)
-    return false;
-  for (size_t i = 0; i < STORE_UUID_BYTES; i++, text += 2) {
-    if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
-      return false;
-    int high = values[(unsigned char)text[0]], low = values[(unsigned char)text[1]];
-    if (!high || !low)
-      return false;
-    target[i] = (uint8_t)((high - 1) << 4 | (low - 1));
-  }
-  return true;
-}
-
-void store_uuid_format(const uint8_t id[static STORE_UUID_BYTES], char target[static ID_UUID_BYTES]) {
-  static const char digits[] = "0123456789abcdef";
-  for (size_t i = 0; i < STORE_UUID_BYTES; i++) {
-    if (i == 4 || i == 6 || i == 8 || i == 10)
-      *target++ = '-';
-    *target++ = digits[id[i] >> 4];
-    *target++ = digits[id[i] & 15];
-  }
-  *target = 0;
-}
-
 /* The text of an event, in the batch's memory; that of the event before when it is the same, as it mostly is. NULL: the
  * batch has its error. */
 static const char *event_text(struct store_batch *batch, const char *what, const char *text, const char *before,
@@ -163,7 +133,7 @@ static const char *event_text(struct store_batch *batch, const char *what, const
 
 void store_batch_append_event(struct store_batch *batch, const struct store_event *event) {
   BASE_CHECK_MAGIC(batch, STORE_BATCH_MAGIC);
-  uint8_t id[STORE_UUID_BYTES];
+  uint8_t id[ID_UUID_RAW_BYTES];
   const struct store_op *last = batch->op_count ? &batch->ops[batch->op_count - 1] : NULL;
   const struct store_event none = {0}, *before = last && last->kind == STORE_OP_EVENT ? &last->event : &none;
   if (error_is_set(&batch->error))
@@ -176,7 +146,7 @@ void store_batch_append_event(struct store_batch *batch, const struct store_even
   if (!trace_id || !context_id || !project_id || !family || !type ||
       !bytes_fit(batch, "event", event->length, STORE_EVENT_MAX_BYTES))
     return;
-  if (!store_uuid_parse(event->event_id, id)) {
+  if (str_is_empty(event->event_id) || !id_uuid_parse(event->event_id, strnlen(event->event_id, ID_UUID_BYTES), id)) {
     error_set(&batch->error, ERR_ARGUMENT_INVALID, "The event_id is not a UUID.");
     return;
   }
@@ -184,7 +154,7 @@ void store_batch_append_event(struct store_batch *batch, const struct store_even
     batch->can_fail_midway = true; /* it may be a duplicate */
   struct store_op *op = store_batch_add(batch, STORE_OP_EVENT);
   memcpy(op->event_id, id, sizeof(id));
-  store_uuid_format(id, op->event_id_text);
+  id_uuid_format(id, op->event_id_text);
   op->event = (struct store_event){
       .trace_id = trace_id,
       .context_id = context_id,

@@ -24,10 +24,6 @@
 #define STORE_CHECKPOINT_NAMESPACE "_checkpoint"
 #define STORE_ROOM "store"
 
-#define STORE_UUID_BYTES 16
-bool store_uuid_parse(const char *text, uint8_t target[static STORE_UUID_BYTES]);
-void store_uuid_format(const uint8_t id[static STORE_UUID_BYTES], char target[static ID_UUID_BYTES]);
-
 /* ---- Batches ---- */
 
 enum store_op_kind { STORE_OP_PUT, STORE_OP_DELETE, STORE_OP_EVENT, STORE_OP_TRIM };
@@ -43,7 +39,7 @@ struct store_op {
     };
     struct {
       struct store_event event; /* seq is filled when applied */
-      uint8_t event_id[STORE_UUID_BYTES];
+      uint8_t event_id[ID_UUID_RAW_BYTES];
       char event_id_text[ID_UUID_BYTES];
     };
     uint64_t trim_revision;
@@ -190,8 +186,9 @@ struct event_index_segment {
 struct event_index *event_index_create(const uint8_t salt[static EVENT_INDEX_SALT_BYTES]);
 void event_index_free(struct event_index **index);
 uint64_t event_index_hash(const struct event_index *index, enum event_index_kind kind, const void *data, size_t length);
-struct event_index_hashes event_index_hashes(const struct event_index *index, const uint8_t id[static STORE_UUID_BYTES],
-                                             const char *trace_id, const char *context_id);
+struct event_index_hashes event_index_hashes(const struct event_index *index,
+                                             const uint8_t id[static ID_UUID_RAW_BYTES], const char *trace_id,
+                                             const char *context_id);
 /* The tail: events after the last segment, in memory. seq must be the next one. */
 void event_index_append(struct event_index *index, uint64_t seq, const struct event_index_hashes *hashes);
 void event_index_truncate(struct event_index *index, uint64_t last_seq); /* forgets what is after */

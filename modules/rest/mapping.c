@@ -92,20 +92,13 @@ bool rest_fields_map(const core_common_v1_RestPlan *plan, const struct rest_argu
 
 /* ---- query ---- */
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  c = (char)(c | 0x20);
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Whether the encoded text (of a query parameter's name) means `name`. */
 static bool encoded_equals(const char *text, size_t length, const char *name) {
   size_t i = 0;
   for (; i < length && *name; name++) {
     char c = text[i];
-    if (c == '%' && length - i >= 3 && hex_value(text[i + 1]) >= 0 && hex_value(text[i + 2]) >= 0) {
-      c = (char)(hex_value(text[i + 1]) << 4 | hex_value(text[i + 2]));
+    if (c == '%' && length - i >= 3 && str_hex_value(text[i + 1]) >= 0 && str_hex_value(text[i + 2]) >= 0) {
+      c = (char)(str_hex_value(text[i + 1]) << 4 | str_hex_value(text[i + 2]));
       i += 3;
     } else {
       c = c == '+' ? ' ' : c;

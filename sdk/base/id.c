@@ -41,20 +41,50 @@ uint64_t id_random_u64(void) {
   return value;
 }
 
+static void uuid_v4_format(uint8_t random[static ID_UUID_RAW_BYTES], char target[static ID_UUID_BYTES]) {
+  random[6] = (uint8_t)((random[6] & 0x0f) | 0x40);
+  random[8] = (uint8_t)((random[8] & 0x3f) | 0x80);
+  id_uuid_format(random, target);
+}
+
 void id_uuid_v4(char target[static ID_UUID_BYTES]) {
-  uint8_t bytes[16];
-  char hex[33];
+  uint8_t bytes[ID_UUID_RAW_BYTES];
   id_random_bytes(bytes, sizeof bytes);
-  bytes[6] = (uint8_t)((bytes[6] & 0x0f) | 0x40);
-  bytes[8] = (uint8_t)((bytes[8] & 0x3f) | 0x80);
-  str_hex_encode(hex, bytes, sizeof bytes);
-  static const struct {
-    unsigned char from, to, count;
-  } groups[] = {{0, 0, 8}, {8, 9, 4}, {12, 14, 4}, {16, 19, 4}, {20, 24, 12}};
-  memset(target, '-', ID_UUID_BYTES - 1);
-  for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
-    memcpy(target + groups[i].to, hex + groups[i].from, groups[i].count);
-  target[ID_UUID_BYTES - 1] = 0;
+  uuid_v4_format(bytes, target);
+}
+
+void id_pool_uuid_v4(struct id_pool *pool, char target[static ID_UUID_BYTES]) {
+  uint8_t bytes[ID_UUID_RAW_BYTES];
+  id_pool_take(pool, bytes, sizeof bytes);
+  uuid_v4_format(bytes, target);
+}
+
+static const uint8_t uuid_groups[] = {4, 2, 2, 2, 6}; /* bytes between dashes */
+
+bool id_uuid_parse(const char *text, size_t length, uint8_t target[static ID_UUID_RAW_BYTES]) {
+  if (length != ID_UUID_BYTES - 1)
+    return false;
+  for (size_t group = 0; group < sizeof(uuid_groups); group++) {
+    if (group > 0 && *text++ != '-')
+      return false;
+    for (size_t i = 0; i < uuid_groups[group]; i++, text += 2) {
+      int high = str_hex_value(text[0]), low = str_hex_value(text[1]);
+      if (high < 0 || low < 0)
+        return false;
+      *target++ = (uint8_t)(high << 4 | low);
+    }
+  }
+  return true;
+}
+
+void id_uuid_format(const uint8_t id[static ID_UUID_RAW_BYTES], char target[static ID_UUID_BYTES]) {
+  for (size_t group = 0; group < sizeof(uuid_groups); group++) {
+    if (group > 0)
+      *target++ = '-';
+    str_hex_encode(target, id, uuid_groups[group]);
+    target += 2 * uuid_groups[group];
+    id += uuid_groups[group];
+  }
 }
 
 bool id_is_uuid_v4(const char *text) {

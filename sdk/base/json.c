@@ -9,6 +9,7 @@
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/base_internal.h"
+#include "sdk/base/str.h"
 
 #define SCAN_DEPTH_LIMIT 1024u
 
@@ -22,20 +23,13 @@ static bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
 
-static int hex_digit(char c) {
-  if (is_digit(c))
-    return c - '0';
-  c |= 0x20;
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The four hex digits behind "\u"; -1 when they are not there. */
 static int32_t take_hex4(const char **p, const char *end) {
   if (end - *p < 4)
     return -1;
   int32_t value = 0;
   for (int i = 0; i < 4; i++) {
-    int digit = hex_digit((*p)[i]);
+    int digit = str_hex_value((*p)[i]);
     if (digit < 0)
       return -1;
     value = value << 4 | digit;

@@ -128,21 +128,11 @@ void str_hex_encode(char *target, const uint8_t *data, size_t length) {
   *target = 0;
 }
 
-static int hex_value(char digit) {
-  if (digit >= '0' && digit <= '9')
-    return digit - '0';
-  if (digit >= 'a' && digit <= 'f')
-    return digit - 'a' + 10;
-  if (digit >= 'A' && digit <= 'F')
-    return digit - 'A' + 10;
-  return -1;
-}
-
 bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex) {
   if (!hex || strlen(hex) != target_bytes * 2)
     return false;
   for (size_t i = 0; i < target_bytes; i++) {
-    int high = hex_value(hex[2 * i]), low = hex_value(hex[2 * i + 1]);
+    int high = str_hex_value(hex[2 * i]), low = str_hex_value(hex[2 * i + 1]);
     if (high < 0 || low < 0)
       return false;
     target[i] = (uint8_t)(high << 4 | low);

@@ -17,7 +17,12 @@ bool str_is_utf8(const char *text, size_t length);            /* strict: no over
 bool str_is_visible_ascii(const char *text);                  /* 0x21..0x7E only, not empty */
 bool str_matches_glob(const char *text, const char *pattern); /* '*' only, whole text */
 bool str_equal_constant_time(const void *a, size_t a_length, const void *b,
-                             size_t b_length);                              /* time depends on a_length only */
+                             size_t b_length); /* time depends on a_length only */
+/* Of a hexadecimal digit in any case; -1: it is none. */
+static inline int str_hex_value(char c) {
+  unsigned digit = (unsigned char)c - '0', letter = ((unsigned char)c | 0x20u) - 'a';
+  return digit < 10 ? (int)digit : letter < 6 ? (int)letter + 10 : -1;
+}
 void str_hex_encode(char *target, const uint8_t *data, size_t length);      /* target: 2*length+1 bytes, lower case */
 bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex); /* exactly 2*target_bytes digits */
 char *str_base64url_encode(const uint8_t *data, size_t length); /* no padding; caller frees with base_free */

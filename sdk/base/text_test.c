@@ -168,6 +168,36 @@ START_TEST(identifiers_have_their_form_and_differ) {
 }
 END_TEST
 
+START_TEST(a_uuid_is_read_strictly_and_written_in_lower_case) {
+  static const char *const broken[] = {"",
+                                       "00112233-4455-6677-8899-aabbccddeef",
+                                       "00112233-4455-6677-8899-aabbccddeeff0",
+                                       "0011223-34455-6677-8899-aabbccddeeff",
+                                       "00112233-4455-6677-8899-aabbccddeefg",
+                                       "00112233-4455-6677-8899 aabbccddeeff",
+                                       "{0112233-4455-6677-8899-aabbccddeef}"};
+  static const uint8_t wanted[ID_UUID_RAW_BYTES] = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+                                                    0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff};
+  uint8_t id[ID_UUID_RAW_BYTES];
+  char text[ID_UUID_BYTES];
+  ck_assert(id_uuid_parse("00112233-4455-6677-8899-AABBccddeeff", ID_UUID_BYTES - 1, id));
+  ck_assert_mem_eq(id, wanted, sizeof(id));
+  id_uuid_format(id, text);
+  ck_assert_str_eq(text, "00112233-4455-6677-8899-aabbccddeeff");
+  for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++)
+    ck_assert_msg(!id_uuid_parse(broken[i], strlen(broken[i]), id), "%s", broken[i]);
+}
+END_TEST
+
+START_TEST(a_hexadecimal_digit_has_a_value_and_nothing_else_has) {
+  static const char digits[] = "0123456789abcdef", upper[] = "0123456789ABCDEF";
+  for (int c = -128; c < 128; c++) {
+    const char *found = c == 0 ? NULL : strchr(digits, c), *other = c == 0 ? NULL : strchr(upper, c);
+    ck_assert_int_eq(str_hex_value((char)c), found ? (int)(found - digits) : other ? (int)(other - upper) : -1);
+  }
+}
+END_TEST
+
 START_TEST(a_pool_hands_every_random_byte_out_once) {
   struct id_pool pool = {0};
   uint64_t seen[3 * sizeof(pool.bytes) / sizeof(uint64_t)];
@@ -181,10 +211,16 @@ START_TEST(a_pool_hands_every_random_byte_out_once) {
   id_pool_take(&pool, whole, 3); /* what is left is too little for the next one: fresh bytes */
   id_pool_take(&pool, whole, sizeof(whole));
   ck_assert_uint_eq(pool.left, 0);
+  char a[ID_UUID_BYTES], b[ID_UUID_BYTES];
+  id_pool_uuid_v4(&pool, a);
+  id_pool_uuid_v4(&pool, b);
+  ck_assert(id_is_uuid_v4(a) && id_is_uuid_v4(b));
+  ck_assert_str_ne(a, b);
 }
 END_TEST
 
 TEST_MAIN("base.text", numbers_are_read_whole_and_in_range, texts_compare_copy_and_match, globs_match_the_whole_text,
           constant_time_equality_is_equality, encodings_round_trip_and_are_strict, times_are_written_and_read,
           broken_times_are_refused, clocks_run_forward, identifiers_have_their_form_and_differ,
+          a_uuid_is_read_strictly_and_written_in_lower_case, a_hexadecimal_digit_has_a_value_and_nothing_else_has,
           a_pool_hands_every_random_byte_out_once)

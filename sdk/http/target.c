@@ -11,23 +11,13 @@ static bool malformed(struct http_refusal *refusal, const char *message) {
   return false;
 }
 
-static int hex_value(char c) {
-  if (c >= '0' && c <= '9')
-    return c - '0';
-  if (c >= 'a' && c <= 'f')
-    return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F')
-    return c - 'A' + 10;
-  return -1;
-}
-
 /* Decodes in place; the length afterwards, or -1 for a broken escape or NUL. */
 static ssize_t percent_decode(char *text, bool plus_is_space) {
   char *to = text;
   for (const char *from = text; *from != '\0'; from++) {
     if (*from == '%') {
-      int high = hex_value(from[1]);
-      int low = high < 0 ? -1 : hex_value(from[2]);
+      int high = str_hex_value(from[1]);
+      int low = high < 0 ? -1 : str_hex_value(from[2]);
       if (low < 0 || (high == 0 && low == 0))
         return -1;
       *to++ = (char)(high * 16 + low);

@@ -3,6 +3,7 @@
  * its input. */
 #include <string.h>
 
+#include "sdk/base/str.h"
 #include "sdk/rpc/rpc_internal.h"
 
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -78,21 +79,11 @@ void rpc_percent_encode(struct buf *target, const char *text) {
   }
 }
 
-static int hex_value(char digit) {
-  if (digit >= '0' && digit <= '9')
-    return digit - '0';
-  if (digit >= 'A' && digit <= 'F')
-    return digit - 'A' + 10;
-  if (digit >= 'a' && digit <= 'f')
-    return digit - 'a' + 10;
-  return -1;
-}
-
 void rpc_percent_decode(char *target, size_t target_bytes, const char *text, size_t length) {
   size_t written = 0;
   for (size_t i = 0; i < length && written + 1 < target_bytes; i++) {
-    int high = text[i] == '%' && i + 2 < length ? hex_value(text[i + 1]) : -1;
-    int low = high >= 0 ? hex_value(text[i + 2]) : -1;
+    int high = text[i] == '%' && i + 2 < length ? str_hex_value(text[i + 1]) : -1;
+    int low = high >= 0 ? str_hex_value(text[i + 2]) : -1;
     if (low >= 0 && high * 16 + low != 0) {
       target[written++] = (char)(high * 16 + low);
       i += 2;
