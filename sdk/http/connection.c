@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sdk/base/secret.h"
 #include "sdk/http/http_internal.h"
 
 #define READ_BYTES 16384 /* a turn: then others get theirs */
@@ -214,6 +215,7 @@ static void on_socket_readable(evutil_socket_t fd, short what, void *context) {
   ssize_t count = recv(fd, scratch, sizeof(scratch), 0);
   if (count > 0) {
     BASE_CHECK(evbuffer_add(connection->input, scratch, (size_t)count) == 0);
+    secret_wipe(scratch, (size_t)count); /* it outlives the request, whose credential may be in it */
     on_readable(NULL, connection);
   } else if (count == 0) {
     reading_set(connection, false);

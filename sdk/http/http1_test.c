@@ -1,6 +1,7 @@
 /* http1_test.c: HTTP/1.1 over real sockets: what is refused and how, sizes, times, pipelining, disconnects. */
 #include <check.h>
 
+#include "sdk/base/test_statics.h"
 #include "sdk/http/http_test_support.h"
 
 static struct http_server_limits limits_default(void) {
@@ -155,6 +156,23 @@ START_TEST(the_request_shows_what_was_sent) {
   buf_free(&reply);
   exchange(&f, "GET http://abs.example/describe HTTP/1.1\r\n" HOST "\r\n", "|11", &reply);
   ck_assert_ptr_nonnull(strstr(reply.data, "GET|/describe||abs.example|-|-|0|11"));
+  buf_free(&reply);
+  fixture_close(&f);
+}
+END_TEST
+
+START_TEST(nothing_of_a_request_stays_in_the_buffer_it_was_read_into) {
+  struct fixture f = {0};
+  fixture_open_with(&f, NULL, NULL);
+  struct buf reply = {0};
+  int fd = raw_connect(&f);
+  const char *request =
+      "POST /echo HTTP/1.1\r\n" HOST "Authorization: Bearer of-all-secrets\r\nContent-Length: 5\r\n\r\nquiet";
+  raw_send(&f, fd, request, strlen(request), 0);
+  ck_assert(!raw_read(&f, fd, &reply, "quiet", 2500)); /* answered, and the connection lives */
+  ck_assert(!statics_hold("Bearer of-all-secrets"));
+  ck_assert(!statics_hold("quiet"));
+  close(fd);
   buf_free(&reply);
   fixture_close(&f);
 }
@@ -434,6 +452,7 @@ int main(void) {
                       (int)(sizeof(messages) / sizeof(messages[0])));
   tcase_add_test(tcase, nul_in_a_value_is_refused);
   tcase_add_test(tcase, the_request_shows_what_was_sent);
+  tcase_add_test(tcase, nothing_of_a_request_stays_in_the_buffer_it_was_read_into);
   tcase_add_test(tcase, head_and_204_send_no_body);
   tcase_add_test(tcase, errors_carry_code_and_retry_after);
   tcase_add_test(tcase, sizes_are_bounded);

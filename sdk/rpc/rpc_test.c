@@ -1,5 +1,6 @@
 /* rpc_test.c: calls and streams between a client and a server of this room: what arrives, deadlines, cancellation,
  * limits. TRN-1, TRN-3, TRN-4, TRN-6, ERR-1, ERR-2. */
+#include "sdk/base/test_statics.h"
 #include "sdk/rpc/rpc_test_fixture.h"
 
 START_TEST(unary_calls_of_any_size_come_back) {
@@ -17,6 +18,14 @@ START_TEST(unary_calls_of_any_size_come_back) {
   }
   base_free(request);
   ck_assert_uint_eq(rpc_channel_in_flight(channel), 0);
+}
+END_TEST
+
+START_TEST(nothing_of_a_call_stays_in_the_buffer_it_was_read_into) {
+  static const char text[] = "a credential within a plan";
+  call_unary("/test.Echo/Unary", text, sizeof(text), NULL);
+  ck_assert_str_eq(result.reply.data, text);
+  ck_assert(!statics_hold("a credential within a plan"));
 }
 END_TEST
 
@@ -316,6 +325,7 @@ int main(void) {
   tcase_set_timeout(tests, 60);
   tcase_add_checked_fixture(tests, setup, teardown);
   tcase_add_loop_test(tests, unary_calls_of_any_size_come_back, 0, 8);
+  tcase_add_test(tests, nothing_of_a_call_stays_in_the_buffer_it_was_read_into);
   tcase_add_test(tests, many_calls_at_once_all_end);
   tcase_add_test(tests, an_error_arrives_with_its_whole_envelope);
   tcase_add_test(tests, an_unknown_method_is_unimplemented);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "sdk/base/secret.h"
 #include "sdk/rpc/rpc_internal.h"
 
 #define SESSION_MAGIC 0x52504353u
@@ -158,6 +159,7 @@ static void read_ready(evutil_socket_t fd, short what, void *arg) {
       break;
     }
     ssize_t taken = nghttp2_session_mem_recv(session->h2, read_buffer, (size_t)length);
+    secret_wipe(read_buffer, (size_t)length); /* it outlives every call, whose credential may be in it */
     if (taken < 0) {
       rpc_session_close(session, RPC_LOSS_PROTOCOL);
       break;
