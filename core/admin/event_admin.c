@@ -175,11 +175,10 @@ void admin_get_state_hash(const struct admin_call *call) {
   Core__Spi__Psg__V1__GetStateHashResponse response = CORE__SPI__PSG__V1__GET_STATE_HASH_RESPONSE__INIT;
   struct error err = {0};
   char hash[65];
-  if (!psg_wait(call->admin->options.psg, &err)) {
+  if (!psg_state_hash(call->admin->options.psg, hash, &err)) {
     core_rpc_call_fail(call->call, &err);
     return;
   }
-  psg_state_hash(call->admin->options.psg, hash);
   response.state_hash = hash;
   response.node_count = psg_node_count(call->admin->options.psg);
   response.edge_count = psg_edge_count(call->admin->options.psg);

@@ -343,7 +343,9 @@ static void hash_make(const struct psg_graph *graph, char hash_hex[static 65]) {
   buf_free(&line);
 }
 
-void psg_state_hash(struct psg *psg, char hash_hex[static 65]) {
-  BASE_CHECK(psg_wait(psg, NULL)); /* who asks has waited */
+bool psg_state_hash(struct psg *psg, char hash_hex[static 65], struct error *err) {
+  if (!psg_wait(psg, err))
+    return false;
   hash_make(&psg->graph, hash_hex);
+  return true;
 }

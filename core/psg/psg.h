@@ -43,8 +43,8 @@ void psg_flush(struct psg *psg);
 const char *psg_graph_id(struct psg *psg);
 uint64_t psg_node_count(struct psg *psg);
 uint64_t psg_edge_count(struct psg *psg);
-/* After psg_wait was true. */
-void psg_state_hash(struct psg *psg, char hash_hex[static 65]);
+/* False as psg_wait. */
+bool psg_state_hash(struct psg *psg, char hash_hex[static 65], struct error *err);
 
 /* ---- modules (LIF-1): one ExtensionNode per module id, one StageNode per lifecycle phase of an instance ---- */
 

@@ -93,7 +93,7 @@ static void hash_from_store(struct bench *bench, char hash[static 65]) {
   bool fresh;
   struct psg second = {.magic = PSG_MAGIC, .options = {.store = bench->store}};
   ck_assert_msg(psg_genesis_load(&second, second.options.store, &fresh, &err), "%s: %s", err.code, err.message);
-  psg_state_hash(&second, hash);
+  ck_assert(psg_state_hash(&second, hash, NULL));
   ck_assert_uint_eq(psg_node_count(&second), psg_node_count(bench->psg));
   ck_assert_uint_eq(psg_edge_count(&second), psg_edge_count(bench->psg));
   psg_graph_clear(&second.graph);
@@ -118,7 +118,7 @@ START_TEST(random_operations_replay_to_the_same_hash) {
     }
     if (i % 500 == 0) {
       law_holds(&bench);
-      psg_state_hash(bench.psg, live);
+      ck_assert(psg_state_hash(bench.psg, live, NULL));
       hash_from_store(&bench, replayed);
       ck_assert_str_eq(live, replayed);
     }
@@ -222,7 +222,7 @@ START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
   for (int i = 0; i < 500; i++)
     random_operation(bench.psg, &world, &seed);
   ck_assert(psg_commit_now(bench.psg, true, NULL));
-  psg_state_hash(bench.psg, live);
+  ck_assert(psg_state_hash(bench.psg, live, NULL));
   hash_from_store(&bench, replayed);
   ck_assert_str_eq(live, replayed);
   for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
@@ -402,7 +402,7 @@ START_TEST(a_graph_that_loads_behind_the_start_answers_who_waits_and_keeps_what_
     ck_assert_uint_le(last, 1);
     psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
     bench_settle(&bench);
-    psg_state_hash(bench.psg, live);
+    ck_assert(psg_state_hash(bench.psg, live, NULL));
     hash_from_store(&bench, replayed);
     ck_assert_str_eq(live, replayed);
     law_holds(&bench);
@@ -422,7 +422,7 @@ START_TEST(nothing_is_recorded_on_a_log_that_turns_out_damaged_behind_the_start)
   struct core_rpc_loop *loop = core_rpc_loop_create(NULL);
   struct bench bench = {0};
   atomic_bool told = false;
-  char id[ID_UUID_BYTES], code[ERROR_CODE_MAX] = "";
+  char id[ID_UUID_BYTES], code[ERROR_CODE_MAX] = "", hash[65];
   struct error err = {0};
   bench_open(&bench);
   psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
@@ -448,6 +448,9 @@ START_TEST(nothing_is_recorded_on_a_log_that_turns_out_damaged_behind_the_start)
   psg_execution_end(bench.psg, id, PSG_EXECUTION_COMPLETED, 1, NULL, 0);
   ck_assert_ptr_null(psg_node_get(bench.psg, "SpanNode", id, NULL));
   ck_assert_uint_eq(psg_node_count(bench.psg), 0);
+  err = (struct error){0};
+  ck_assert(!psg_state_hash(bench.psg, hash, &err));
+  ck_assert_str_eq(err.code, "store.corrupt");
   psg_flush(bench.psg);
   psg_close(&bench.psg);
   ck_assert_uint_eq(store_last_seq(bench.store), seq);
@@ -502,7 +505,7 @@ START_TEST(a_quiet_moment_makes_a_checkpoint) {
   bench_settle(&bench);
   ck_assert(store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
   store_value_free(&value);
-  psg_state_hash(bench.psg, live);
+  ck_assert(psg_state_hash(bench.psg, live, NULL));
   hash_from_store(&bench, replayed);
   ck_assert_str_eq(live, replayed);
   bench_stop(&bench);

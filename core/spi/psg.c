@@ -171,11 +171,10 @@ void spi_psg_get_state_hash(const struct spi_call *call) {
   Core__Spi__Psg__V1__GetStateHashResponse response = CORE__SPI__PSG__V1__GET_STATE_HASH_RESPONSE__INIT;
   struct error err = {0};
   char hash[65];
-  if (!psg_wait(call->spi->options.psg, &err)) {
+  if (!psg_state_hash(call->spi->options.psg, hash, &err)) {
     core_rpc_call_fail(call->call, &err);
     return;
   }
-  psg_state_hash(call->spi->options.psg, hash);
   response.state_hash = hash;
   response.node_count = psg_node_count(call->spi->options.psg);
   response.edge_count = psg_edge_count(call->spi->options.psg);
