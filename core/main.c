@@ -393,10 +393,19 @@ static bool core_open(struct core *core, struct error *err) {
   return true;
 }
 
+/* What waits for the store comes back while the rooms that it is for are still there. */
+static void store_settle(struct core *core) {
+  if (!core->store)
+    return;
+  struct store_batch *barrier = store_batch_create();
+  store_commit_sync(core->store, &barrier, NULL, NULL);
+}
+
 /* The reverse of opening; what was not opened is NULL. */
 static void core_close(struct core *core) {
   core_rpc_listener_close(&core->admin_listener, true);
   core_rpc_listener_close(&core->admin_http_listener, true);
+  store_settle(core);
   admin_free(&core->admin);
   spi_free(&core->spi);
   dispatch_free(&core->dispatch);
