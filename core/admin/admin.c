@@ -93,3 +93,18 @@ void admin_audit(struct admin *admin, const char *action, const char *target, co
                                                                        .target = target,
                                                                        .outcome = err ? "failed" : "done"});
 }
+
+struct admin_write *admin_write_begin(const struct admin_call *call, const char *target) {
+  struct admin_write *write = BASE_NEW(struct admin_write);
+  write->admin = call->admin;
+  write->call = call->call;
+  str_copy(write->target, sizeof(write->target), target);
+  return write;
+}
+
+bool admin_write_done(const struct admin_write *write, const char *action, const struct error *err) {
+  admin_audit(write->admin, action, write->target, err);
+  if (err)
+    core_rpc_call_fail(write->call, err);
+  return !err;
+}

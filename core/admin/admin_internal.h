@@ -32,6 +32,16 @@ admin_handler admin_get_status, admin_get_metrics, admin_apply, admin_export, ad
 /* An operator's deed, for the audit chain. */
 void admin_audit(struct admin *admin, const char *action, const char *target, const struct error *err);
 
+/* A deed that is answered once it is written down. */
+struct admin_write {
+  struct admin *admin;
+  struct core_rpc_call *call;
+  char target[128];
+};
+struct admin_write *admin_write_begin(const struct admin_call *call, const char *target); /* base_free */
+/* It ended so, which is audited. True: its reply is to be sent; false: the call was answered with the error. */
+bool admin_write_done(const struct admin_write *write, const char *action, const struct error *err);
+
 static inline const char *admin_text_or_null(const char *text) {
   return text && text[0] ? text : NULL;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/admin/admin_internal.h"
+#include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
 #include "wire/pbc/core/admin/v1/admin.pb-c.h"
 
@@ -94,12 +95,20 @@ void admin_start_module(const struct admin_call *call) {
     core_rpc_call_reply_message(call->call, &response.base);
 }
 
+static void module_released(void *arg, const struct error *err) {
+  struct admin_write *write = arg;
+  Core__Admin__V1__ReleaseModuleResponse response = CORE__ADMIN__V1__RELEASE_MODULE_RESPONSE__INIT;
+  if (admin_write_done(write, "module.released", err))
+    core_rpc_call_reply_message(write->call, &response.base);
+  base_free(write);
+}
+
 void admin_release_module(const struct admin_call *call) {
   const Core__Admin__V1__ReleaseModuleRequest *request = (const void *)call->request;
-  Core__Admin__V1__ReleaseModuleResponse response = CORE__ADMIN__V1__RELEASE_MODULE_RESPONSE__INIT;
-  uint64_t generation;
-  if (ordered(call, LIFECYCLE_ORDER_RELEASE, "module.released", request->module_id, 0, &generation))
-    core_rpc_call_reply_message(call->call, &response.base);
+  struct error err = {0};
+  struct admin_write *write = admin_write_begin(call, request->module_id);
+  if (!lifecycle_release(call->admin->options.lifecycle, request->module_id, module_released, write, &err))
+    module_released(write, &err);
 }
 
 #define WHO "an operator" /* the socket is the operator's: nobody is named on it */

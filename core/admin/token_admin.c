@@ -7,12 +7,6 @@
 #include "sdk/base/str.h"
 #include "wire/pbc/core/admin/v1/admin.pb-c.h"
 
-struct token_write {
-  struct admin *admin;
-  struct core_rpc_call *call;
-  char target[128];
-};
-
 /* A token without its value, pointing into info; parts must outlive it. */
 struct info_parts {
   Core__Admin__V1__TokenInfo info;
@@ -48,11 +42,10 @@ static void info_fill(const struct policy_token_info *info, struct info_parts *p
 
 static void token_created(void *arg, const struct policy_token_info *info, const struct secret *token,
                           const struct error *err) {
-  struct token_write *write = arg;
-  admin_audit(write->admin, "token.created", err ? write->target : info->token_id, err);
-  if (err) {
-    core_rpc_call_fail(write->call, err);
-  } else {
+  struct admin_write *write = arg;
+  if (!err)
+    str_copy(write->target, sizeof(write->target), info->token_id);
+  if (admin_write_done(write, "token.created", err)) {
     Core__Admin__V1__CreateTokenResponse response = CORE__ADMIN__V1__CREATE_TOKEN_RESPONSE__INIT;
     struct info_parts parts;
     info_fill(info, &parts);
@@ -90,15 +83,9 @@ void admin_create_token(const struct admin_call *call) {
         .weekdays_only = request->scope->weekdays_only,
     };
   }
-  struct token_write *write = BASE_NEW(struct token_write);
-  write->admin = call->admin;
-  write->call = call->call;
-  str_copy(write->target, sizeof(write->target), request->user_email);
-  if (!policy_token_create(call->admin->options.policy, &token, token_created, write, &err)) {
-    admin_audit(call->admin, "token.created", request->user_email, &err);
-    core_rpc_call_fail(call->call, &err);
-    base_free(write);
-  }
+  struct admin_write *write = admin_write_begin(call, request->user_email);
+  if (!policy_token_create(call->admin->options.policy, &token, token_created, write, &err))
+    token_created(write, NULL, NULL, &err);
 }
 
 /* ---- list ---- */
@@ -138,27 +125,17 @@ void admin_list_tokens(const struct admin_call *call) {
 /* ---- revoke ---- */
 
 static void token_revoked(void *arg, const struct error *err) {
-  struct token_write *write = arg;
-  admin_audit(write->admin, "token.revoked", write->target, err);
-  if (err) {
-    core_rpc_call_fail(write->call, err);
-  } else {
-    Core__Admin__V1__RevokeTokenResponse response = CORE__ADMIN__V1__REVOKE_TOKEN_RESPONSE__INIT;
+  struct admin_write *write = arg;
+  Core__Admin__V1__RevokeTokenResponse response = CORE__ADMIN__V1__REVOKE_TOKEN_RESPONSE__INIT;
+  if (admin_write_done(write, "token.revoked", err))
     core_rpc_call_reply_message(write->call, &response.base);
-  }
   base_free(write);
 }
 
 void admin_revoke_token(const struct admin_call *call) {
   const Core__Admin__V1__RevokeTokenRequest *request = (const void *)call->request;
   struct error err = {0};
-  struct token_write *write = BASE_NEW(struct token_write);
-  write->admin = call->admin;
-  write->call = call->call;
-  str_copy(write->target, sizeof(write->target), request->token_id);
-  if (!policy_token_revoke(call->admin->options.policy, request->token_id, token_revoked, write, &err)) {
-    admin_audit(call->admin, "token.revoked", request->token_id, &err);
-    core_rpc_call_fail(call->call, &err);
-    base_free(write);
-  }
+  struct admin_write *write = admin_write_begin(call, request->token_id);
+  if (!policy_token_revoke(call->admin->options.policy, request->token_id, token_revoked, write, &err))
+    token_revoked(write, &err);
 }

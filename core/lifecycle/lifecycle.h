@@ -137,14 +137,13 @@ enum lifecycle_outcome {
 void lifecycle_witness_begin(struct lifecycle *lifecycle, const char *process_id, struct lifecycle_witness *witness);
 void lifecycle_witness_end(struct lifecycle_witness *witness, enum lifecycle_outcome outcome);
 
-/* Orders of operators (LIF-5, LIF-8). An orderly end is Drain with a deadline, then SIGTERM (without a supervisor:
+/* Orders of operators (LIF-5). An orderly end is Drain with a deadline, then SIGTERM (without a supervisor:
  * Shutdown), then SIGKILL; each next only when the one before did not help. */
 enum lifecycle_order {
   LIFECYCLE_ORDER_DRAIN,   /* finish what is in flight, take nothing new, stay */
   LIFECYCLE_ORDER_STOP,    /* drain, end, and stay down until started */
   LIFECYCLE_ORDER_RESTART, /* drain, end, and come back */
   LIFECYCLE_ORDER_START,   /* what was stopped, drained, or waits for its restart */
-  LIFECYCLE_ORDER_RELEASE, /* from quarantine */
   LIFECYCLE_ORDER_COUNT
 };
 /* drain_deadline in milliseconds, 0: as configured. *generation: the one that ends or drains, 0: none. Errors:
@@ -152,6 +151,13 @@ enum lifecycle_order {
  * (the supervisor takes no orders now). */
 bool lifecycle_order(struct lifecycle *lifecycle, enum lifecycle_order order, const char *module_id,
                      uint32_t drain_deadline_ms, uint64_t *generation, struct error *err);
+
+/* Lets a module go from its quarantine (LIF-8). False, and done is not called: ERR_MODULE_UNKNOWN, ERR_MODULE_PHASE.
+ * Else done is called on the core thread when that is written down: err NULL: it comes back, also under a later core;
+ * ERR_STORE_*: it stays held; as for orders: it is let go, and does not start now. */
+typedef void lifecycle_done(void *arg, const struct error *err);
+bool lifecycle_release(struct lifecycle *lifecycle, const char *module_id, lifecycle_done *done, void *arg,
+                       struct error *err);
 
 /* Upgrades (LIF-9): starts that program as a candidate beside the module's current process; it takes over when it has
  * held for probation_ms (0: as configured), and goes by itself when it does not. Returns when it is under way.

@@ -294,6 +294,10 @@ void lifecycle_account_condemn(struct lifecycle_module *module, uint64_t generat
 /* quarantine.c */
 void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *reason);
 void lifecycle_quarantine_end(struct lifecycle_module *module);
+/* Only takes the row away; done (may be NULL) when the store has done so, without one at once. */
+void lifecycle_quarantine_forget(const struct lifecycle_module *module, store_done *done, void *arg);
+/* Only lets it go. */
+void lifecycle_quarantine_lift(struct lifecycle_module *module);
 /* At the start of the room: what was held when the last core ended. */
 bool lifecycle_quarantine_restore(struct lifecycle *lifecycle, struct error *err);
 /* The supervisor says that it holds the module: finds out what for. */

@@ -232,27 +232,67 @@ static bool order_start(struct lifecycle_module *module, uint32_t deadline_ms, s
   return start_again(module, err);
 }
 
-static bool order_release(struct lifecycle_module *module, uint32_t deadline_ms, struct error *err) {
-  (void)deadline_ms;
-  if (module->hold != LIFECYCLE_HOLD_QUARANTINED)
-    return error_set(err, ERR_MODULE_PHASE, "the module is not quarantined");
-  lifecycle_quarantine_end(module);
-  return start_again(module, err);
+/* The module that an order is for; NULL: it takes none now. */
+static struct lifecycle_module *order_module(struct lifecycle *lifecycle, const char *module_id, struct error *err) {
+  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id);
+  if (module && module->versions->phase == LIFECYCLE_UPGRADE_NONE)
+    return module;
+  if (module)
+    error_set(err, ERR_MODULE_PHASE, "an upgrade is under way (%s); `gatehouse module rollback` ends it",
+              lifecycle_upgrade_phase_name(module->versions->phase));
+  else
+    error_set(err, ERR_MODULE_UNKNOWN, NULL);
+  return NULL;
 }
 
 bool lifecycle_order(struct lifecycle *lifecycle, enum lifecycle_order order, const char *module_id,
                      uint32_t drain_deadline_ms, uint64_t *generation, struct error *err) {
   static bool (*const orders[LIFECYCLE_ORDER_COUNT])(struct lifecycle_module *, uint32_t, struct error *) = {
-      [LIFECYCLE_ORDER_DRAIN] = order_drain,     [LIFECYCLE_ORDER_STOP] = order_stop,
-      [LIFECYCLE_ORDER_RESTART] = order_restart, [LIFECYCLE_ORDER_START] = order_start,
-      [LIFECYCLE_ORDER_RELEASE] = order_release,
+      [LIFECYCLE_ORDER_DRAIN] = order_drain,
+      [LIFECYCLE_ORDER_STOP] = order_stop,
+      [LIFECYCLE_ORDER_RESTART] = order_restart,
+      [LIFECYCLE_ORDER_START] = order_start,
   };
-  struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id);
+  struct lifecycle_module *module = order_module(lifecycle, module_id, err);
   if (!module)
-    return error_set(err, ERR_MODULE_UNKNOWN, NULL);
-  if (module->versions->phase != LIFECYCLE_UPGRADE_NONE)
-    return error_set(err, ERR_MODULE_PHASE, "an upgrade is under way (%s); `gatehouse module rollback` ends it",
-                     lifecycle_upgrade_phase_name(module->versions->phase));
+    return false;
   *generation = generation_now(module);
   return orders[order](module, drain_deadline_ms, err);
+}
+
+/* ---- release ---- */
+
+struct release {
+  struct lifecycle *lifecycle;
+  char module_id[LIFECYCLE_MODULE_ID_BYTES];
+  lifecycle_done *done;
+  void *arg;
+};
+
+static void release_written(void *arg, const struct store_commit_result *result, const struct error *err) {
+  struct release *release = arg;
+  struct lifecycle_module *module = lifecycle_module_named(release->lifecycle, release->module_id);
+  struct error failed = {0};
+  (void)result;
+  if (!err && module && module->hold == LIFECYCLE_HOLD_QUARANTINED) { /* else something else let it go meanwhile */
+    lifecycle_quarantine_lift(module);
+    if (!start_again(module, &failed))
+      err = &failed;
+  }
+  release->done(release->arg, err);
+  base_free(release);
+}
+
+bool lifecycle_release(struct lifecycle *lifecycle, const char *module_id, lifecycle_done *done, void *arg,
+                       struct error *err) {
+  struct lifecycle_module *module = order_module(lifecycle, module_id, err);
+  if (!module)
+    return false;
+  if (module->hold != LIFECYCLE_HOLD_QUARANTINED)
+    return error_set(err, ERR_MODULE_PHASE, "the module is not quarantined");
+  struct release *release = BASE_NEW(struct release);
+  *release = (struct release){.lifecycle = lifecycle, .done = done, .arg = arg};
+  str_copy(release->module_id, sizeof(release->module_id), module->name);
+  lifecycle_quarantine_forget(module, release_written, release);
+  return true;
 }

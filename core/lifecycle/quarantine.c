@@ -1,6 +1,7 @@
 /* quarantine.c: a module that cannot hold is kept down until an operator releases it (LIF-8). The supervisor is told to
  * hold it, operators are told by the log at level error, a metric, the state graph and the status, and the decision is
- * a row of the store, so that neither a new core nor a new supervisor begins the loop anew. */
+ * a row of the store, so that neither a new core nor a new supervisor begins the loop anew. A release is promised to an
+ * operator: it counts, and is answered, when the row is gone from the disk. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,18 +21,31 @@ static void row_key(const struct lifecycle_module *module, char key[static 64]) 
   snprintf(key, 64, KEY_PREFIX "%s", module->name);
 }
 
-static void row_write(const struct lifecycle_module *module) {
+/* Not waited for: nothing was promised by it. Until it is on disk the supervisor remembers the hold for the next core,
+ * and if everything dies in these milliseconds the module shows once more that it cannot hold. */
+static void row_put(const struct lifecycle_module *module) {
   struct store *store = module->lifecycle->options.store;
   char key[64];
   if (!store)
     return;
   struct store_batch *batch = store_batch_create();
   row_key(module, key);
-  if (module->hold == LIFECYCLE_HOLD_QUARANTINED)
-    store_batch_put(batch, NAMESPACE, key, module->hold_reason, strlen(module->hold_reason), STORE_REVISION_ANY);
-  else
-    store_batch_delete(batch, NAMESPACE, key, STORE_REVISION_ANY);
+  store_batch_put(batch, NAMESPACE, key, module->hold_reason, strlen(module->hold_reason), STORE_REVISION_ANY);
   store_commit(store, &batch, NULL, NULL);
+}
+
+void lifecycle_quarantine_forget(const struct lifecycle_module *module, store_done *done, void *arg) {
+  struct store *store = module->lifecycle->options.store;
+  char key[64];
+  if (!store) {
+    if (done)
+      done(arg, NULL, NULL);
+    return;
+  }
+  struct store_batch *batch = store_batch_create();
+  row_key(module, key);
+  store_batch_delete(batch, NAMESPACE, key, STORE_REVISION_ANY);
+  store_commit(store, &batch, done, arg);
 }
 
 static bool row_restore(void *arg, const struct store_row *row) {
@@ -103,17 +117,21 @@ void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *rea
   if (!module->instance)
     lifecycle_instance_imagine(module, LIFECYCLE_STOPPED);
   lifecycle_instance_event(module->instance, LIFECYCLE_ON_HELD, module->hold_reason);
-  row_write(module);
+  row_put(module);
   log_event(LOG_ERROR, "lifecycle", "a module is quarantined: it stays down until `gatehouse module release`",
             LOG_TEXT("module", module->id), LOG_TEXT("reason", module->hold_reason),
             LOG_TEXT("code", error_code_text(ERR_MODULE_QUARANTINED)));
 }
 
-void lifecycle_quarantine_end(struct lifecycle_module *module) {
+void lifecycle_quarantine_lift(struct lifecycle_module *module) {
   lifecycle_deaths_forgive(&module->deaths);
   lifecycle_hold_set(module, LIFECYCLE_HOLD_NONE, "");
-  row_write(module);
   if (module->instance)
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_RELEASED, "released by an operator");
   log_event(LOG_INFO, "lifecycle", "a module is released from quarantine", LOG_TEXT("module", module->id));
+}
+
+void lifecycle_quarantine_end(struct lifecycle_module *module) {
+  lifecycle_quarantine_forget(module, NULL, NULL);
+  lifecycle_quarantine_lift(module);
 }

@@ -1,6 +1,7 @@
 """The store's disk full, locked, damaged, gone: a clear error, nothing acknowledged lost, and no module dies with it (LIF-12)."""
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from conftest import start_quickstart
 from harness import BIN, gateway as gateways
 from harness.mcp import ModernMcp
 from harness.processes import wait_until
+from test_lifecycle import kill_until_quarantined
 
 TEAM = "kind: Team\nmetadata: {{name: {name}, description: {text}}}\nspec: {{}}\n"
 
@@ -167,6 +169,29 @@ def test_a_full_disk(worldclock, notes, small_disk):
     (small_disk / "state").mkdir()
     with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         full_disk_story(gateway, ballast.unlink)
+
+
+def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, notes, small_disk):
+    """An operator who was told that a module is released must not find it quarantined after the next death of the core."""
+    ballast, rest = small_disk / "ballast", small_disk / "rest"
+    ballast.write_bytes(b"\0" * 1024 * 1024)
+    (small_disk / "state").mkdir()
+    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+        number = itertools.count()
+        kill_until_quarantined(gateway, "rest")
+        write_until_refused(gateway)
+        with contextlib.suppress(OSError), open(rest, "wb", buffering=0) as file:
+            while file.write(b"\0" * 4096):
+                pass
+        wait_until(lambda: apply_team(gateway, f"small-{next(number)}").returncode != 0, "the last page to be used", 60, pause_s=0)
+        refusal = gateway.ctl("module", "release", "rest", check=False)
+        assert refusal.returncode != 0 and "store.full" in refusal.stderr, refusal
+        assert gateway.processes()["rest"]["state"] == "quarantined"
+        ballast.unlink()
+        wait_until(lambda: gateway.ctl("module", "release", "rest", check=False).returncode == 0, "the release", 30, pause_s=0.2)
+        gateway.wait_ready()
+        gateway.wait_restarted(gateway.kill("core"), 60)
+        gateway.wait_ready(60)
 
 
 # ---- gone ----
