@@ -378,7 +378,6 @@ static void on_input(struct http_connection *connection) {
 
 void http1_reply_done(struct http_connection *connection) {
   struct http1_connection *h1 = &connection->h1;
-  h1->request = NULL;
   if (connection->doomed)
     return;
   size_t waiting = evbuffer_get_length(connection->input);

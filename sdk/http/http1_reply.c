@@ -101,9 +101,7 @@ void http1_end(struct http_request *request) {
 }
 
 void http1_abort(struct http_request *request) {
-  struct http_connection *connection = request->connection;
-  connection->h1.request = NULL;
-  connection_doom(connection, HTTP_CLOSE_PEER);
+  connection_doom(request->connection, HTTP_CLOSE_PEER);
 }
 
 void http1_drop(struct http_request *request) {

@@ -62,6 +62,31 @@ START_TEST(a_streamed_reply_is_chunked) {
 }
 END_TEST
 
+/* A failed write dooms the connection, which is freed a turn later: the handler that gives up in between, and the next
+ * one, which gets the same request object, must not meet it there. */
+START_TEST(a_stream_that_is_ended_after_its_client_reset_is_forgotten) {
+  struct fixture f = {0};
+  fixture_open_with(&f, NULL, NULL);
+  const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+  const char *text = "GET /stream HTTP/1.1\r\n" HOST "\r\n";
+  void (*const ends[])(struct http_request *) = {http_response_end, http_request_abort};
+  for (size_t i = 0; i < 2; i++) {
+    int fd = raw_connect(&f);
+    raw_send(&f, fd, text, strlen(text), 0);
+    ck_assert(TURN_UNTIL(&f, f.pending != NULL));
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)), 0);
+    close(fd);
+    while (http_response_write(f.pending, "hello", 5)) /* no turn in between: the write finds out */
+      continue;
+    ends[i](BASE_TAKE(f.pending));
+    ck_assert_uint_eq(http_server_in_flight(f.server), 0);
+    ck_assert(TURN_UNTIL(&f, http_server_connection_count(f.server) == 0));
+    ck_assert_uint_eq(f.closes, 0);
+  }
+  fixture_close(&f);
+}
+END_TEST
+
 START_TEST(sse_frames_events_and_keeps_alive) {
   struct fixture f = {0};
   fixture_open_with(&f, NULL, NULL);
@@ -279,9 +304,9 @@ START_TEST(connections_over_the_limit_are_turned_away) {
 END_TEST
 
 TEST_MAIN("http.http1_stream", a_streamed_body_arrives_in_pieces, a_streamed_body_that_breaks_is_told,
-          a_streamed_reply_is_chunked, sse_frames_events_and_keeps_alive,
-          a_reader_that_never_reads_is_bounded_and_dropped, a_congested_stream_is_told_when_it_drained,
-          a_client_that_stops_taking_its_reply_times_out, drain_finishes_what_is_in_flight,
-          a_server_that_hands_over_serves_what_comes_on_open_connections, the_drain_deadline_closes_the_rest,
-          only_listening_descriptors_are_taken, a_connected_descriptor_is_adopted_with_its_first_bytes,
-          connections_over_the_limit_are_turned_away)
+          a_stream_that_is_ended_after_its_client_reset_is_forgotten, a_streamed_reply_is_chunked,
+          sse_frames_events_and_keeps_alive, a_reader_that_never_reads_is_bounded_and_dropped,
+          a_congested_stream_is_told_when_it_drained, a_client_that_stops_taking_its_reply_times_out,
+          drain_finishes_what_is_in_flight, a_server_that_hands_over_serves_what_comes_on_open_connections,
+          the_drain_deadline_closes_the_rest, only_listening_descriptors_are_taken,
+          a_connected_descriptor_is_adopted_with_its_first_bytes, connections_over_the_limit_are_turned_away)

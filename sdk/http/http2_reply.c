@@ -75,7 +75,6 @@ void http2_reply(struct http_request *request, int status, const void *body, siz
   stream->ended = true;
   if (!stream->dead)
     submit(request, status, true, body_bytes, has_body);
-  stream->request = NULL;
 }
 
 void http2_start(struct http_request *request, int status) {
@@ -95,7 +94,6 @@ void http2_end(struct http_request *request) {
   request->stream->ended = true;
   if (!request->stream->dead)
     resume(request);
-  request->stream->request = NULL;
 }
 
 static void reset(struct http_request *request, uint32_t code) {
@@ -109,7 +107,6 @@ static void reset(struct http_request *request, uint32_t code) {
 
 void http2_abort(struct http_request *request) {
   reset(request, NGHTTP2_INTERNAL_ERROR);
-  request->stream->request = NULL;
 }
 
 void http2_drop(struct http_request *request) {

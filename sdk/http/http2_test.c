@@ -8,6 +8,7 @@
 #include <openssl/x509v3.h>
 
 #include "sdk/http/http_client.h"
+#include "sdk/http/http_internal.h"
 #include "sdk/http/http_test_support.h"
 
 /* A self-made certificate for 127.0.0.1. */
@@ -166,6 +167,29 @@ START_TEST(a_streamed_reply_goes_out_as_it_is_written_and_a_vanished_client_is_t
   http_response_end(f.pending);
   base_free(url);
   ck_assert(TURN_UNTIL(&f, http_server_connection_count(f.server) == 0));
+  fixture_close(&f);
+}
+END_TEST
+
+START_TEST(a_stream_that_is_ended_on_a_doomed_connection_is_forgotten) {
+  struct fixture f = {0};
+  fixture_open_with(&f, NULL, NULL);
+  char *url = base_asprintf("http://127.0.0.1:%u/stream", f.port);
+  void (*const ends[])(struct http_request *) = {http_response_end, http_request_abort};
+  for (size_t i = 0; i < 2; i++) {
+    struct transfer t;
+    transfer_begin(&t, url, CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE);
+    curl_multi_add_handle(t.multi, t.easy);
+    ck_assert(TURN_UNTIL(&f, (transfer_step(&t), f.pending != NULL)));
+    connection_doom(f.pending->connection, HTTP_CLOSE_PEER); /* as a failed write does; it is freed a turn later */
+    ck_assert(!http_response_write(f.pending, "x", 1));
+    ends[i](BASE_TAKE(f.pending));
+    ck_assert_uint_eq(http_server_in_flight(f.server), 0);
+    ck_assert(TURN_UNTIL(&f, (transfer_step(&t), http_server_connection_count(f.server) == 0)));
+    ck_assert_uint_eq(f.closes, 0);
+    transfer_end(&t);
+  }
+  base_free(url);
   fixture_close(&f);
 }
 END_TEST
@@ -346,7 +370,7 @@ START_TEST(plain_text_to_a_tls_port_is_dropped) {
 }
 END_TEST
 
-TEST_MAIN("http.http2", prior_knowledge_requests_work,
+TEST_MAIN("http.http2", prior_knowledge_requests_work, a_stream_that_is_ended_on_a_doomed_connection_is_forgotten,
           a_streamed_reply_goes_out_as_it_is_written_and_a_vanished_client_is_told,
           a_stream_that_is_not_read_is_bounded, drain_says_goaway_and_finishes_streams,
           rubbish_after_the_preface_ends_the_connection, tls_serves_both_protocols, the_client_verifies_certificates,

@@ -62,10 +62,20 @@ static void release_events(struct http_request *request) {
   }
 }
 
-void request_free(struct http_request *request) {
-  BASE_CHECK_MAGIC(request, HTTP_REQUEST_MAGIC);
+/* The only place where a connection, or a stream of it, forgets a request that its handler has finished: also when the
+ * connection is doomed already, and no protocol was asked to send anything. */
+static void forget(struct http_request *request) {
+  if (request->stream != NULL)
+    request->stream->request = NULL;
+  else if (request->connection != NULL && request->connection->h1.request == request)
+    request->connection->h1.request = NULL;
   request->connection = NULL;
   request->stream = NULL;
+}
+
+void request_free(struct http_request *request) {
+  BASE_CHECK_MAGIC(request, HTTP_REQUEST_MAGIC);
+  forget(request);
   if (request->hooked) {
     request->finished_in_hook = true;
     return;
