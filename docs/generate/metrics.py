@@ -47,7 +47,12 @@ def render(metrics, buckets):
     for kind, name, text, labels in metrics:
         labels = ", ".join(f"`{label}`" for label in labels.split(",")) if labels else "–"
         out.append(f"| `{name}` | {kind.lower()} | {labels} | {text} |")
-    out += ["", "Histograms are durations in seconds with the buckets " + ", ".join(buckets) + " and +Inf."]
+    out += ["", "A module on the SDK publishes every ten seconds what its `GetStats` answers: `requests_total`, `errors_total`, `in_flight`, "
+            "`connections`, the histogram `request_seconds`, and its own numbers; MCP's are `callers`, `sessions`, `upstreams`, "
+            "`list_cache_bytes`, `http_connections_total`, `http_connections_refused_total`, `http_requests_refused_total` and "
+            "`http_clients_dropped_total`, REST's `clients` and `filtered_total`. What was counted is told once; what a module had not told when "
+            "it died is lost."]
+    out += ["", "Histograms of the core are durations in seconds with the buckets " + ", ".join(buckets) + " and +Inf."]
     return "\n".join(out) + "\n"
 
 

@@ -85,13 +85,27 @@ static uint32_t in_flight(struct module *module) {
 }
 
 static void stats(struct module *module, core_module_v1_ModuleStats *out) {
-  static core_module_v1_Stat numbers[4];
+  static core_module_v1_Stat numbers[8];
   const struct mcp *mcp = module_state(module);
-  numbers[0] = (core_module_v1_Stat){.name = (char *)(uintptr_t) "callers", .value = HASH_COUNT(mcp->callers)};
-  numbers[1] = (core_module_v1_Stat){.name = (char *)(uintptr_t) "sessions", .value = HASH_COUNT(mcp->sessions)};
-  numbers[2] =
-      (core_module_v1_Stat){.name = (char *)(uintptr_t) "upstreams", .value = mcp_upstream_pool_count(mcp->upstream)};
-  numbers[3] = (core_module_v1_Stat){.name = (char *)(uintptr_t) "list_cache_bytes", .value = mcp->page_bytes};
+  struct http_server_stats http = {0};
+  if (mcp->http)
+    http_server_stats_get(mcp->http, &http);
+  const struct {
+    const char *name;
+    uint64_t value;
+  } table[] = {
+      {"callers", HASH_COUNT(mcp->callers)},
+      {"sessions", HASH_COUNT(mcp->sessions)},
+      {"upstreams", mcp_upstream_pool_count(mcp->upstream)},
+      {"list_cache_bytes", mcp->page_bytes},
+      {"http_connections_total", http.connections_accepted},
+      {"http_connections_refused_total", http.connections_refused},
+      {"http_requests_refused_total", http.requests_refused},
+      {"http_clients_dropped_total", http.clients_dropped},
+  };
+  _Static_assert(sizeof(table) / sizeof(table[0]) == sizeof(numbers) / sizeof(numbers[0]), "one for each");
+  for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+    numbers[i] = (core_module_v1_Stat){.name = (char *)(uintptr_t)table[i].name, .value = table[i].value};
   out->requests_total = mcp->requests_total;
   out->errors_total = mcp->errors_total;
   out->connections = mcp->http ? (uint32_t)http_server_connection_count(mcp->http) : 0;

@@ -119,6 +119,8 @@ static void attached_set(struct module *module, bool attached) {
     module_warm_set(module, true, NULL);
   if (attached && module->definition->changed)
     watch_start(module);
+  if (attached)
+    module_publish_start(module);
   module_readiness_update(module);
 }
 

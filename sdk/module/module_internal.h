@@ -78,6 +78,8 @@ struct module {
   uint64_t invocations_total, invocation_errors;
   uint64_t latency_counts[LATENCY_BUCKETS];
   size_t latency_used; /* buckets up to the last that holds something */
+  uint64_t latency_sum_us;
+  struct module_publisher *publisher; /* NULL: publishes nothing */
   int exit_code;
 };
 
@@ -109,6 +111,14 @@ void module_readiness_update(struct module *module);
 /* Fills at most MODULE_CONDITIONS_MAX conditions (texts borrowed); returns their number; *ready: all met. */
 #define MODULE_CONDITIONS_MAX 8
 size_t module_readiness_conditions(struct module *module, core_module_v1_ReadinessCondition *conditions, bool *ready);
+
+/* runtime.c: what GetStats answers; what it points to lives until the next call. */
+core_module_v1_ModuleStats module_stats_collect(struct module *module);
+
+/* publish.c: the same as metrics. Started once, when the module first attaches. */
+void module_publish_start(struct module *module);
+void module_publish_now(struct module *module); /* does nothing while it cannot */
+void module_publish_stop(struct module *module);
 
 /* invocation.c: Invoke, AnswerRequest and Discover. */
 void module_invocation_begin(struct module *module, struct rpc_server_call *call, const uint8_t *message,

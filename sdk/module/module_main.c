@@ -167,6 +167,7 @@ static bool start(struct module *module, struct error *err) {
 
 static void finish(struct module *module) {
   module_runtime_stop(module);
+  module_publish_stop(module);
   module_attach_close(module);
   if (module->definition->destroy && module->state)
     module->definition->destroy(module);

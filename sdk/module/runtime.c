@@ -26,6 +26,7 @@ bool module_is_handing_over(const struct module *module) {
 void module_latency_note(struct module *module, int64_t took_us) {
   size_t bucket = latency_bucket(took_us);
   module->latency_counts[bucket]++;
+  module->latency_sum_us += took_us > 0 ? (uint64_t)took_us : 0;
   if (bucket >= module->latency_used)
     module->latency_used = bucket + 1;
 }
@@ -88,9 +89,7 @@ static void get_readiness(struct rpc_server_call *call, const uint8_t *message, 
   rpc_server_call_reply_message(call, core_module_v1_Readiness_fields, &readiness);
 }
 
-static void get_stats(struct rpc_server_call *call, const uint8_t *message, size_t length, void *arg) {
-  struct module *module = arg;
-  (void)message, (void)length;
+core_module_v1_ModuleStats module_stats_collect(struct module *module) {
   core_module_v1_ModuleStats stats = {.requests_total = module->invocations_total,
                                       .errors_total = module->invocation_errors,
                                       .latency_counts = module->latency_counts,
@@ -98,6 +97,12 @@ static void get_stats(struct rpc_server_call *call, const uint8_t *message, size
   if (module->definition->stats)
     module->definition->stats(module, &stats);
   stats.in_flight = module_in_flight(module);
+  return stats;
+}
+
+static void get_stats(struct rpc_server_call *call, const uint8_t *message, size_t length, void *arg) {
+  core_module_v1_ModuleStats stats = module_stats_collect(arg);
+  (void)message, (void)length;
   rpc_server_call_reply_message(call, core_module_v1_ModuleStats_fields, &stats);
 }
 
@@ -105,6 +110,7 @@ static void get_stats(struct rpc_server_call *call, const uint8_t *message, size
 
 static void drain_finish(struct module *module) {
   module->drained = true;
+  module_publish_now(module);
   if (module->drain_timer)
     event_del(module->drain_timer);
   if (module->drain_call) {

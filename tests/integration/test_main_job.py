@@ -1,5 +1,6 @@
 """The main job: clients that others wrote list and call real tools through supervisor, core and modules, in both eras."""
 import json
+import re
 
 import pytest
 
@@ -7,6 +8,7 @@ from harness import gateway as gateways
 from harness.clients import NodeClient, inspector
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
+from harness.processes import wait_until
 
 GUEST_SEES = {"world_time", "convert_units", "plan_meeting", "almanac", "note_add", "note_list", "word_count", "slow_count"}
 STAFF_ONLY = "service_health"
@@ -16,8 +18,6 @@ RAW = {"legacy": LegacyMcp, "modern": ModernMcp}
 @pytest.fixture(scope="module", autouse=True)
 def discovered(gateway, guest_token):
     """The tools of the federated server are there."""
-    from harness.processes import wait_until
-
     def there():
         with ModernMcp(gateway.mcp_url, guest_token) as mcp:
             return "note_add" in mcp.tools()
@@ -178,3 +178,19 @@ def test_no_credential_on_disk_or_in_logs(gateway, guest_token):
             assert b"quickstart-almanac-key" not in data, path
             assert guest_token.encode() not in data, path
     assert "quickstart-almanac-key" not in gateway.log() and guest_token not in gateway.log()
+
+
+def published(gateway, name, module):
+    """The value of a module's metric; 0 while it was not published."""
+    found = re.search(rf'^gatehouse_module_{name}{{module="{module}"}} (\S+)$', gateway.ctl("metrics").stdout, re.M)
+    return float(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("module, name", [("mcp", "requests_total"), ("mcp", "request_seconds_count"), ("mcp", "http_connections_total"),
+                                          ("rest", "requests_total"), ("rest", "request_seconds_count")])
+def test_modules_publish_what_they_count(gateway, guest_token, module, name):
+    """SPI-16: some seconds after it happened."""
+    before = published(gateway, name, module)
+    with ModernMcp(gateway.mcp_url, guest_token) as mcp:
+        mcp.call("convert_units", {"value": 1, "from_unit": "km", "to_unit": "m"})
+    wait_until(lambda: published(gateway, name, module) > before, f"{name} of {module}", pause_s=0.2)
