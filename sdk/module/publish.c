@@ -104,8 +104,8 @@ void module_publish_now(struct module *module) {
   latency->bucket_counts_count = BOUND_COUNT + 1;
   for (size_t i = 0; i < stats_count(&stats); i++) {
     bool counter = is_counter(&stats.stats[i]);
-    metric_add(&request, stats.stats[i].name, "A number of the module's own: docs/metrics.md.", counter ? COUNTER : GAUGE,
-               (double)(counter ? now->stats[i] - told->stats[i] : now->stats[i]));
+    metric_add(&request, stats.stats[i].name, "A number of the module's own: docs/metrics.md.",
+               counter ? COUNTER : GAUGE, (double)(counter ? now->stats[i] - told->stats[i] : now->stats[i]));
   }
   publisher->call =
       module_spi_call(module, SPI_OBSERVABILITY_PUBLISH_METRICS, &request, DEADLINE_MS, published, publisher);
