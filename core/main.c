@@ -329,7 +329,9 @@ static bool open_services(struct core *core, struct error *err) {
                                                     .policy = core->policy,
                                                     .psg = core->psg,
                                                     .observe = core->observe,
-                                                    .lifecycle = core->lifecycle};
+                                                    .lifecycle = core->lifecycle,
+                                                    .hold_ms = (uint32_t)core->config->dispatch_hold_ms,
+                                                    .hold_max = (uint32_t)core->config->dispatch_hold_max};
   core->dispatch = dispatch_create(&dispatch_options);
   const struct spi_options spi_options = {.loop = core->loop,
                                           .store = core->store,

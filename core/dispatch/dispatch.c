@@ -19,29 +19,8 @@
 #define DEADLINE_DEFAULT_MS 60000
 #define DEPTH_DEFAULT 8
 #define PLAN_TTL_DEFAULT_MS 5000
+#define HOLD_DEFAULT_MAX 1024
 #define STREAM_END_MS 1000 /* so long may a module's stream stay open behind its result */
-
-struct dispatch_invocation {
-  uint32_t magic;
-  LIST_ENTRY(dispatch_invocation) entry;
-  UT_hash_handle hash; /* by execution id, when it can be answered */
-  struct dispatch *dispatch;
-  struct dispatch_sink sink;
-  void *arg;
-  char execution_id[ID_UUID_BYTES];
-  char module_id[32], family[32];           /* who asks; whose protocol it is */
-  char owner_id[LIFECYCLE_MODULE_ID_BYTES]; /* the module that carries it out */
-  const struct policy_context *context;     /* held */
-  struct core_rpc_client_call *call;
-  struct lifecycle_witness witness; /* of the owner's work, until its result is there */
-  int64_t began_us;
-  uint64_t result_bytes;
-  TAILQ_ENTRY(dispatch_invocation) by_result; /* while has_result: the module's stream is still open */
-  int64_t result_us;
-  bool answerable, has_result, cancelled;
-  bool paused; /* the consumer is congested: the next item is not asked for */
-  bool broken; /* the module did not keep to the protocol */
-};
 
 struct dispatch *dispatch_create(const struct dispatch_options *options) {
   struct dispatch *dispatch = BASE_NEW(struct dispatch);
@@ -53,15 +32,25 @@ struct dispatch *dispatch_create(const struct dispatch_options *options) {
     dispatch->options.depth_max = DEPTH_DEFAULT;
   if (!dispatch->options.plan_ttl_ms)
     dispatch->options.plan_ttl_ms = PLAN_TTL_DEFAULT_MS;
+  if (!dispatch->options.hold_max)
+    dispatch->options.hold_max = HOLD_DEFAULT_MAX;
   LIST_INIT(&dispatch->invocations);
+  TAILQ_INIT(&dispatch->held);
   TAILQ_INIT(&dispatch->plan_order);
   TAILQ_INIT(&dispatch->answered);
   dispatch->refresh = dispatch_refresh_create(dispatch);
   return dispatch;
 }
 
+static void request_drop(struct dispatch_invocation *invocation) {
+  if (invocation->request && invocation->has_credential)
+    secret_wipe(invocation->request, invocation->request_length);
+  base_free(BASE_TAKE(invocation->request));
+}
+
 static void invocation_free(struct dispatch_invocation *invocation) {
   struct dispatch *dispatch = invocation->dispatch;
+  request_drop(invocation);
   if (invocation->answerable)
     HASH_DELETE(hash, dispatch->by_execution, invocation);
   if (invocation->has_result)
@@ -134,6 +123,7 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
   struct dispatch_invocation *invocation = user;
   struct dispatch_item item = dispatch_item_read(data, length);
   bool more = true;
+  request_drop(invocation); /* it has been started: it is never sent again */
   if (item.kind == DISPATCH_ITEM_MALFORMED) {
     invocation->broken = true;
     core_rpc_client_cancel(call); /* on_done tells */
@@ -150,6 +140,17 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
     core_rpc_client_read(call);
 }
 
+/* The owner says that it has not begun, since it is on its way out: the next one may. Whatever may have begun is never
+ * repeated. */
+static bool sent_again(struct dispatch_invocation *invocation, const struct error *err) {
+  if (!invocation->request || invocation->again || !error_is(err, ERR_MODULE_DRAINING))
+    return false;
+  lifecycle_witness_end(&invocation->witness, LIFECYCLE_OUTCOME_NONE);
+  invocation->again = true;
+  invocation->call = NULL;
+  return dispatch_invocation_send(invocation, NULL) || dispatch_hold(invocation);
+}
+
 static void on_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
   struct dispatch_invocation *invocation = user;
   struct error err = result->err;
@@ -157,6 +158,9 @@ static void on_done(struct core_rpc_client_call *call, const struct core_rpc_res
   if (invocation->cancelled) {
     error_set(&err, ERR_CANCELLED, NULL);
     settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
+  } else if (!invocation->has_result && !invocation->broken && result->grpc_status != 0 &&
+             sent_again(invocation, &err)) {
+    return;
   } else if (!invocation->has_result) {
     bool fault = lifecycle_error_is_fault(err.category) || invocation->broken || result->grpc_status == 0;
     lifecycle_witness_end(&invocation->witness, fault ? LIFECYCLE_OUTCOME_FAILED : LIFECYCLE_OUTCOME_SERVED);
@@ -174,15 +178,11 @@ static const struct core_rpc_client_events invoke_events = {.on_message = on_mes
 
 /* ---- Invoke ---- */
 
-/* Starts the call to the owner. The packed request holds a credential and is wiped. */
-static bool owner_call(struct dispatch_invocation *invocation, const struct dispatch_admission *admission,
-                       const Core__Common__V1__InvocationEnvelope *envelope, struct error *err) {
-  struct dispatch *dispatch = invocation->dispatch;
+/* The request as the owner gets it, plan and credential included. */
+static bool request_pack(struct dispatch_invocation *invocation, const struct dispatch_admission *admission,
+                         const Core__Common__V1__InvocationEnvelope *envelope, struct error *err) {
   struct dispatch_plan_parts parts;
-  struct core_rpc_channel *channel = lifecycle_family_channel(
-      dispatch->options.lifecycle, admission->record->owner_family, invocation->module_id, invocation->owner_id, err);
-  if (!channel ||
-      !dispatch_plan_fill(dispatch, admission->record, invocation->execution_id, admission->arguments_json,
+  if (!dispatch_plan_fill(invocation->dispatch, admission->record, invocation->execution_id, admission->arguments_json,
                           admission->arguments_length, admission->deadline_ms, envelope->trace, &parts, err))
     return false;
   Core__Module__V1__InvokeRequest request = CORE__MODULE__V1__INVOKE_REQUEST__INIT;
@@ -192,24 +192,39 @@ static bool owner_call(struct dispatch_invocation *invocation, const struct disp
   request.answers = envelope->answers;
   request.log_level = envelope->log_level;
   request.meta_json = envelope->meta_json;
-  size_t length = core__module__v1__invoke_request__get_packed_size(&request);
-  uint8_t *bytes = base_alloc(length);
-  core__module__v1__invoke_request__pack(&request, bytes);
-  struct core_rpc_request call = {.method = INVOKE_METHOD,
-                                  .kind = CORE_RPC_SERVER_STREAM,
-                                  .data = bytes,
-                                  .length = length,
-                                  .timeout_ms = admission->deadline_ms,
-                                  .manual_read = true,
-                                  .events = &invoke_events,
-                                  .user = invocation};
-  lifecycle_witness_begin(dispatch->options.lifecycle, invocation->owner_id, &invocation->witness);
-  invocation->call = core_rpc_client_start(channel, &call);
-  if (parts.plan.n_headers)
-    secret_wipe(bytes, length);
-  base_free(bytes);
+  invocation->request_length = core__module__v1__invoke_request__get_packed_size(&request);
+  invocation->request = base_alloc(invocation->request_length);
+  invocation->has_credential = parts.plan.n_headers > 0;
+  core__module__v1__invoke_request__pack(&request, invocation->request);
   dispatch_plan_release(&parts);
   return true;
+}
+
+bool dispatch_invocation_send(struct dispatch_invocation *invocation, struct error *err) {
+  struct lifecycle *lifecycle = invocation->dispatch->options.lifecycle;
+  struct core_rpc_channel *channel =
+      lifecycle_family_channel(lifecycle, invocation->family, invocation->module_id, invocation->owner_id, err);
+  if (!channel)
+    return false;
+  const struct core_rpc_request call = {
+      .method = INVOKE_METHOD,
+      .kind = CORE_RPC_SERVER_STREAM,
+      .data = invocation->request,
+      .length = invocation->request_length,
+      .timeout_ms = (invocation->deadline_us - clock_monotonic_us() + 999) / 1000,
+      .manual_read = true,
+      .events = &invoke_events,
+      .user = invocation,
+  };
+  lifecycle_witness_begin(lifecycle, invocation->owner_id, &invocation->witness);
+  invocation->call = core_rpc_client_start(channel, &call);
+  return true;
+}
+
+void dispatch_invocation_fail(struct dispatch_invocation *invocation, const struct error *err) {
+  settle(invocation, PSG_EXECUTION_FAILED, err->code);
+  invocation->sink.on_failed(invocation->arg, err);
+  invocation_free(invocation);
 }
 
 /* The first item, when the caller needs the id to answer requests. */
@@ -236,14 +251,15 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
   invocation->sink = *sink;
   invocation->arg = arg;
   invocation->began_us = clock_monotonic_us();
+  invocation->deadline_us = invocation->began_us + (int64_t)admission.deadline_ms * 1000;
   invocation->context = policy_context_hold(caller->context);
   str_copy(invocation->module_id, sizeof(invocation->module_id), caller->module_id);
   str_copy(invocation->family, sizeof(invocation->family), admission.record->owner_family);
   LIST_INSERT_HEAD(&dispatch->invocations, invocation, entry);
   dispatch_execution_begin(dispatch, caller, envelope, &admission, invocation->execution_id);
-  if (!owner_call(invocation, &admission, envelope, err)) {
-    dispatch_execution_end(dispatch, invocation->execution_id, invocation->family, "invoke", PSG_EXECUTION_FAILED,
-                           invocation->began_us, err ? err->code : NULL, 0);
+  if (!request_pack(invocation, &admission, envelope, err) ||
+      (!dispatch_invocation_send(invocation, err) && !dispatch_hold(invocation))) {
+    settle(invocation, PSG_EXECUTION_FAILED, err ? err->code : NULL);
     invocation_free(invocation);
     return NULL;
   }
@@ -266,7 +282,18 @@ void dispatch_invocation_resume(struct dispatch_invocation *invocation) {
 void dispatch_invocation_cancel(struct dispatch_invocation *invocation) {
   BASE_CHECK_MAGIC(invocation, DISPATCH_INVOCATION_MAGIC);
   invocation->cancelled = true;
-  core_rpc_client_cancel(invocation->call);
+  if (invocation->call) {
+    core_rpc_client_cancel(invocation->call);
+    return;
+  }
+  dispatch_hold_end(invocation, "cancelled");
+  settle(invocation, PSG_EXECUTION_CANCELLED, error_code_text(ERR_CANCELLED));
+  invocation_free(invocation);
+}
+
+void dispatch_serving_tell(struct dispatch *dispatch) {
+  dispatch_held_go(dispatch);
+  dispatch_refresh_soon(dispatch->refresh);
 }
 
 /* ---- answers ---- */

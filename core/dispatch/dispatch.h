@@ -28,6 +28,8 @@ struct dispatch_options {
   struct lifecycle *lifecycle;
   uint32_t deadline_default_ms; /* 0: 60000 */
   uint32_t depth_max;           /* of delegation; 0: 8 */
+  uint32_t hold_ms;             /* so long an invocation waits for a module that comes back at once; 0: not at all */
+  uint32_t hold_max;            /* invocations that wait at once; 0: 1024 */
   uint32_t plan_ttl_ms;         /* an unreported plan is audited as abandoned after its deadline and this; 0: 5000 */
 };
 struct dispatch *dispatch_create(const struct dispatch_options *options);
@@ -51,7 +53,8 @@ struct dispatch_sink {
 };
 
 /* Starts. NULL: refused at once with *err (on_failed is then not called). deadline from the envelope and remaining_ms
- * of the SPI call, the smaller. */
+ * of the SPI call, the smaller. When the module that carries it out is between two lives it waits (hold.c): what was
+ * decided stands, and it goes on, or is refused as it would have been at once. */
 struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const struct dispatch_caller *caller,
                                             const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
                                             const struct dispatch_sink *sink, void *arg, struct error *err);
@@ -71,7 +74,7 @@ bool dispatch_prepare(struct dispatch *dispatch, const struct dispatch_caller *c
 bool dispatch_report(struct dispatch *dispatch, const struct dispatch_caller *caller,
                      const Core__Spi__Catalog__V1__PlanReport *report);
 
-/* A module became able to carry out calls: what waited for it is looked at now. */
+/* A module became able to carry out calls: what waited for it goes on now. */
 void dispatch_serving_tell(struct dispatch *dispatch);
 
 /* Looks at what a gateway's upstream offers and applies it to the catalog; at start, by interval and on demand.

@@ -24,6 +24,36 @@ struct dispatch_plan {
   TAILQ_ENTRY(dispatch_plan) entry; /* in the order of their making */
 };
 
+/* An admitted invocation: waits for its owner (hold.c), or is under way there (dispatch.c). */
+struct dispatch_invocation {
+  uint32_t magic;
+  LIST_ENTRY(dispatch_invocation) entry;
+  UT_hash_handle hash; /* by execution id, when it can be answered */
+  struct dispatch *dispatch;
+  struct dispatch_sink sink;
+  void *arg;
+  char execution_id[ID_UUID_BYTES];
+  char module_id[32], family[32];           /* who asks; whose protocol it is */
+  char owner_id[LIFECYCLE_MODULE_ID_BYTES]; /* the module that carries it out; "" before */
+  const struct policy_context *context;     /* held */
+  uint8_t *request;                         /* packed, until the owner said something; NULL after that */
+  size_t request_length;
+  struct core_rpc_client_call *call;     /* NULL: it waits */
+  TAILQ_ENTRY(dispatch_invocation) held; /* while it waits */
+  struct core_rpc_timer *hold_timer;     /* while it waits */
+  int64_t held_us;                       /* since when */
+  struct lifecycle_witness witness;      /* of the owner's work, until its result is there */
+  int64_t began_us, deadline_us;
+  uint64_t result_bytes;
+  TAILQ_ENTRY(dispatch_invocation) by_result; /* while has_result: the module's stream is still open */
+  int64_t result_us;
+  bool answerable, has_result, cancelled;
+  bool has_credential; /* the request holds one: it is wiped */
+  bool again;          /* it was sent a second time */
+  bool paused;         /* the consumer is congested: the next item is not asked for */
+  bool broken;         /* the module did not keep to the protocol */
+};
+
 struct dispatch_refresh;
 LIST_HEAD(dispatch_invocation_list, dispatch_invocation);
 TAILQ_HEAD(dispatch_plan_list, dispatch_plan);
@@ -35,6 +65,8 @@ struct dispatch {
   struct dispatch_invocation *by_execution;   /* those that can be answered */
   TAILQ_HEAD(, dispatch_invocation) answered; /* by result_us: their module's stream is still open */
   struct core_rpc_timer *answered_timer;      /* while that list is not empty, and once more */
+  TAILQ_HEAD(, dispatch_invocation) held;     /* those that wait, in the order of their coming */
+  uint32_t held_count;
   struct dispatch_plan *plans;
   struct dispatch_plan_list plan_order;
   struct core_rpc_timer *plan_timer;
@@ -60,6 +92,20 @@ void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_c
 void dispatch_execution_end(struct dispatch *dispatch, const char *execution_id, const char *family, const char *path,
                             enum psg_execution_status status, int64_t began_us, const char *error_code,
                             uint64_t result_bytes);
+
+/* dispatch.c: sends the request to a serving module of its family. False: there is none (*err says why), and it is
+ * where it was. */
+bool dispatch_invocation_send(struct dispatch_invocation *invocation, struct error *err);
+/* The end of one that is not under way. */
+void dispatch_invocation_fail(struct dispatch_invocation *invocation, const struct error *err);
+
+/* hold.c */
+/* False: it does not wait, as its owner does not come back soon, or too many wait. */
+bool dispatch_hold(struct dispatch_invocation *invocation);
+/* It waits no longer; outcome: for the metric. */
+void dispatch_hold_end(struct dispatch_invocation *invocation, const char *outcome);
+/* Some module serves again. */
+void dispatch_held_go(struct dispatch *dispatch);
 
 /* plan.c: the packed plan for a record (base_alloc; holds a credential: wipe with secret_wipe before base_free). wrap:
  * the message that it becomes field 1 of, with what else that message holds. */
@@ -93,5 +139,6 @@ struct dispatch_item dispatch_item_read(const uint8_t *data, size_t length);
 /* refresh.c */
 struct dispatch_refresh *dispatch_refresh_create(struct dispatch *dispatch);
 void dispatch_refresh_free(struct dispatch_refresh **refresh);
+void dispatch_refresh_soon(struct dispatch_refresh *refresh); /* what is due is looked at now */
 
 #endif

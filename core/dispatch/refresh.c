@@ -240,6 +240,11 @@ static void tick(void *argument) {
   }
 }
 
+void dispatch_refresh_soon(struct dispatch_refresh *refresh) {
+  core_rpc_timer_cancel(&refresh->timer);
+  refresh->timer = core_rpc_timer_start(refresh->dispatch->options.loop, 1, tick, refresh);
+}
+
 /* A changed gateway document is looked at soon. */
 static void on_change(void *arg, uint64_t revision, enum catalog_kind kind, const char *record_id, bool deleted) {
   struct dispatch_refresh *refresh = arg;
@@ -249,8 +254,7 @@ static void on_change(void *arg, uint64_t revision, enum catalog_kind kind, cons
   struct gateway_state *state = state_ensure(refresh, record_id);
   state->due_us = 0;
   state->changed = state->looks > 0;
-  core_rpc_timer_cancel(&refresh->timer);
-  refresh->timer = core_rpc_timer_start(refresh->dispatch->options.loop, 1, tick, refresh);
+  dispatch_refresh_soon(refresh);
 }
 
 struct dispatch_refresh *dispatch_refresh_create(struct dispatch *dispatch) {
@@ -290,11 +294,6 @@ static void gateway_demand(void *arg, const struct catalog_record *record, const
     return;
   demand->waiter->pending++;
   look_begin(demand->refresh, record, demand->waiter);
-}
-
-void dispatch_serving_tell(struct dispatch *dispatch) {
-  core_rpc_timer_cancel(&dispatch->refresh->timer);
-  dispatch->refresh->timer = core_rpc_timer_start(dispatch->options.loop, 1, tick, dispatch->refresh);
 }
 
 void dispatch_refresh_gateways(struct dispatch *dispatch, const char *gateway_name, dispatch_refresh_done *done,

@@ -227,7 +227,7 @@ static void process_began(struct lifecycle_module *module, uint64_t generation, 
   module->spawned_us = clock_monotonic_us() - (int64_t)uptime_ms * 1000;
   if (generation > module->generation_last)
     module->generation_last = generation;
-  module->restart_waits = false;
+  module->restart_waits = module->stays_down = false;
   core_rpc_timer_cancel(&module->process_timer);
   if (module->hold == LIFECYCLE_HOLD_NONE)
     lifecycle_module_process_watch(module);
@@ -265,6 +265,8 @@ static void last_words_keep(struct lifecycle_module *module, const char (*words)
 static void next_step_tell(struct lifecycle_module *module, supervisor_control_v1_NextStep step, uint32_t delay_ms) {
   char cause[LIFECYCLE_REASON_BYTES];
   module->restart_waits = step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_LATER;
+  module->restart_due_us = clock_monotonic_us() + (int64_t)delay_ms * 1000;
+  module->stays_down = step == supervisor_control_v1_NextStep_NEXT_STEP_DOWN;
   if (module->restart_waits && module->instance) {
     snprintf(cause, sizeof(cause), "restart in %u ms; %.200s", delay_ms, module->fault);
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_RESTART_WAITS, cause);

@@ -453,6 +453,50 @@ struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, c
   return chosen->instance->channel;
 }
 
+/* Its last two deaths came before it was ready: the next start will hardly end otherwise. */
+static bool never_gets_ready(const struct lifecycle_module *module) {
+  const struct lifecycle_death *newest = &module->recent[(module->recent_count - 1) % LIFECYCLE_DEATHS_SHOWN];
+  const struct lifecycle_death *before = &module->recent[(module->recent_count - 2) % LIFECYCLE_DEATHS_SHOWN];
+  return module->recent_count >= 2 && !newest->was_ready && !before->was_ready &&
+         newest->generation > module->ready_generation;
+}
+
+static bool module_returns(const struct lifecycle_module *module, uint32_t within_ms) {
+  if (module->hold != LIFECYCLE_HOLD_NONE || module->role != LIFECYCLE_CURRENT || module->stays_down ||
+      never_gets_ready(module))
+    return false;
+  if (module->restart_waits)
+    return module->restart_due_us - clock_monotonic_us() <= (int64_t)within_ms * 1000;
+  if (!module->instance)
+    return module->supervised; /* the core is new, and finds it soon */
+  switch (module->instance->state) {
+  case LIFECYCLE_DISCOVERED:
+  case LIFECYCLE_REGISTERED:
+  case LIFECYCLE_INITIALIZING:
+  case LIFECYCLE_WARMING:
+    return true;
+  case LIFECYCLE_FAILED:
+  case LIFECYCLE_STOPPING: /* to be restarted: it would be held, or stay down */
+  case LIFECYCLE_STOPPED:
+    return module->supervised; /* else nobody can tell */
+  case LIFECYCLE_DRAINING:
+    return module->plan == LIFECYCLE_PLAN_RESTART;
+  default:
+    return false;
+  }
+}
+
+bool lifecycle_family_returns(const struct lifecycle *lifecycle, const char *protocol_family, uint32_t within_ms) {
+  const struct lifecycle_module *module;
+  STAILQ_FOREACH(module, &lifecycle->modules, entry) {
+    const Core__Module__V1__ModuleDescriptor *descriptor = module->instance ? module->instance->descriptor : NULL;
+    if (str_equal(descriptor ? descriptor->protocol_family : module->family, protocol_family) &&
+        module_returns(module, within_ms))
+      return true;
+  }
+  return false;
+}
+
 struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
                                                   struct error *err) {
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, module_id);

@@ -116,6 +116,10 @@ const char *lifecycle_instance_config(const struct lifecycle_instance *instance,
 struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
                                                   const char *preferred_id, char owner_id[LIFECYCLE_MODULE_ID_BYTES],
                                                   struct error *err);
+/* Nobody serves the family, but a module that could is between two lives: its process is gone and is started again
+ * within so many milliseconds, or its newest instance is on its way through the phases. Not one that is held down,
+ * ordered to stay away, degraded, or that lately never gets ready. on_serving tells when it is back. */
+bool lifecycle_family_returns(const struct lifecycle *lifecycle, const char *protocol_family, uint32_t within_ms);
 /* The channel to that module while it lives, serving or draining. NULL: ERR_INVOKE_OWNER_UNAVAILABLE. */
 struct core_rpc_channel *lifecycle_module_channel(struct lifecycle *lifecycle, const char *module_id,
                                                   struct error *err);

@@ -187,6 +187,8 @@ struct lifecycle_module {
   char fault[LIFECYCLE_REASON_BYTES]; /* what was wrong with the newest process, with its code; "" once it is ready */
   uint64_t fault_generation;          /* that process; its exit, which follows, is no news then */
   bool restart_waits;
+  int64_t restart_due_us; /* while that; monotonic */
+  bool stays_down;        /* the supervisor leaves it down: by its policy, or as ordered */
   enum lifecycle_hold hold;
   char hold_reason[LIFECYCLE_REASON_BYTES];
   enum lifecycle_plan plan;    /* of the drain under way */

@@ -28,6 +28,16 @@ lost connection is dialled again. What follows is the supervisor's restart polic
 [operating.md](operating.md#when-something-dies). **quarantined** is a module that keeps failing: it is held down until an operator
 releases it. **rolling-back** is an instance whose place an earlier version takes.
 
+## Between two lives
+
+A call for a protocol family that nobody serves waits (`core/dispatch/hold.c`) while a module of it is between two lives: its process died
+and is started again within `dispatch.hold_ms`, a restart was ordered, or its newest instance is on its way to *ready*
+(`lifecycle_family_returns`). It goes on the moment that instance is *ready*, and is refused as it would have been at once when that takes
+longer than `dispatch.hold_ms`; its own deadline, and its caller's wish to end it, count meanwhile, and whoever's credential was taken back
+does not go on. It is refused at once when the module is *quarantined*, was stopped, drains, is *degraded*, pauses longer, is left down, or
+died twice in a row before it was ready. A call that a dying module may have begun is never repeated; one that a module refused since it
+drains has not begun, and goes to the next instance, once.
+
 ## Deaths
 
 A death that nobody ordered is an *incident* when that instance had been ready, else it speaks against the version: a *bad version*. The
