@@ -9,6 +9,7 @@
 #define BODY_BYTES_MAX (64u << 20)
 #define CALL_TIMEOUT_DEFAULT_MS 60000
 #define IN_FLIGHT_DEFAULT 1000
+#define CORE_WAIT_DEFAULT_MS 250
 
 const char mcp_config_schema_json[] =
     "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"
@@ -19,6 +20,7 @@ const char mcp_config_schema_json[] =
     "\"bodyBytesMax\":{\"type\":\"integer\",\"minimum\":1024,\"maximum\":67108864},"
     "\"callTimeoutMs\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":3600000},"
     "\"sessionIdleTimeoutMs\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":2592000000},"
+    "\"coreWaitMs\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":10000},"
     "\"inFlightMax\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":100000},"
     "\"pageSize\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":1000},"
     "\"listener\":{\"type\":\"string\",\"description\":\"Name of the listener to serve on; default: mcp.\"},"
@@ -57,6 +59,7 @@ static bool key_read(struct mcp_config *config, const char *key, const json_t *v
   } numbers[] = {
       {"callTimeoutMs", 1, 3600000, &config->call_timeout_ms},
       {"sessionIdleTimeoutMs", 0, 2592000000, &config->session_idle_timeout_ms},
+      {"coreWaitMs", 0, 10000, &config->core_wait_ms},
       {"inFlightMax", 1, 100000, &config->in_flight_max},
       {"pageSize", 0, 1000, &config->page_size},
   };
@@ -97,7 +100,9 @@ static bool key_read(struct mcp_config *config, const char *key, const json_t *v
 bool mcp_config_read(const char *json, struct mcp_config *config, struct error *err) {
   const char *key;
   json_t *value;
-  *config = (struct mcp_config){.call_timeout_ms = CALL_TIMEOUT_DEFAULT_MS, .in_flight_max = IN_FLIGHT_DEFAULT};
+  *config = (struct mcp_config){.call_timeout_ms = CALL_TIMEOUT_DEFAULT_MS,
+                                .in_flight_max = IN_FLIGHT_DEFAULT,
+                                .core_wait_ms = CORE_WAIT_DEFAULT_MS};
   if (!json || !*json)
     return true;
   json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, NULL);

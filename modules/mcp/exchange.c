@@ -3,6 +3,7 @@
  * An exchange lives in the arena of its HTTP request: whoever answers takes what is needed out of it first, closes it,
  * and answers last. A single call is answered as JSON, or as an event stream as soon as there is something to tell
  * before the result; a batch always as one JSON array. */
+#include <event2/event.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +23,14 @@ struct arena *mcp_exchange_arena(struct mcp_exchange *exchange) {
 
 /* ---- ending ---- */
 
+static void wait_leave(struct mcp_exchange *exchange) {
+  if (exchange->awaits_core) {
+    TAILQ_REMOVE(&exchange->mcp->waiting, exchange, waiting_entry);
+    exchange->mcp->waiting_count--;
+  }
+  exchange->awaits_core = false;
+}
+
 static void call_detach(struct mcp_call *call) {
   if (call->in_session)
     TAILQ_REMOVE(&call->exchange->session->calls, call, session_entry);
@@ -33,6 +42,7 @@ static struct http_request *exchange_close(struct mcp_exchange *exchange) {
   struct mcp *mcp = exchange->mcp;
   struct http_request *request = exchange->request;
   http_request_on_close(request, NULL, NULL);
+  wait_leave(exchange);
   mcp_caller_wait_cancel(&exchange->wait);
   if (exchange->spi)
     rpc_call_cancel(BASE_TAKE(exchange->spi));
@@ -234,11 +244,59 @@ void mcp_call_cancel(struct mcp_call *call) {
   mcp_exchange_end_stream(exchange);
 }
 
+/* ---- waiting for the core ---- */
+
+static void wait_timer_set(struct mcp *mcp) {
+  const struct mcp_exchange *first = TAILQ_FIRST(&mcp->waiting);
+  if (!first)
+    return;
+  int64_t left_ms = first->wait_until_ms - clock_monotonic_ms();
+  struct timeval delay = {0};
+  if (left_ms > 0)
+    delay = (struct timeval){.tv_sec = left_ms / 1000, .tv_usec = (suseconds_t)(left_ms % 1000) * 1000};
+  evtimer_add(mcp->wait_timer, &delay);
+}
+
+bool mcp_exchange_await_core(struct mcp_exchange *exchange) {
+  struct mcp *mcp = exchange->mcp;
+  if (module_is_attached(mcp->module) || exchange->waited || mcp->config.core_wait_ms == 0 ||
+      mcp->waiting_count >= MCP_CORE_WAITS_MAX || module_is_draining(mcp->module))
+    return false;
+  exchange->waited = exchange->awaits_core = true;
+  exchange->wait_until_ms = clock_monotonic_ms() + mcp->config.core_wait_ms;
+  TAILQ_INSERT_TAIL(&mcp->waiting, exchange, waiting_entry);
+  if (mcp->waiting_count++ == 0)
+    wait_timer_set(mcp);
+  return true;
+}
+
+void mcp_exchanges_wait_over(evutil_socket_t fd, short what, void *arg) {
+  struct mcp *mcp = arg;
+  struct mcp_exchange *exchange;
+  int64_t now_ms = clock_monotonic_ms();
+  (void)fd, (void)what;
+  while ((exchange = TAILQ_FIRST(&mcp->waiting)) && exchange->wait_until_ms <= now_ms)
+    mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
+  wait_timer_set(mcp);
+}
+
+void mcp_exchanges_go_on(struct mcp *mcp) {
+  struct mcp_exchange *exchange;
+  evtimer_del(mcp->wait_timer);
+  while ((exchange = TAILQ_FIRST(&mcp->waiting))) {
+    wait_leave(exchange);
+    mcp_exchange_begin(exchange);
+  }
+}
+
 /* ---- the steps ---- */
 
 static void caller_known(void *arg, struct mcp_caller *caller, const struct error *err) {
   struct mcp_exchange *exchange = arg;
   struct mcp_problem problem;
+  /* A question that the core took along leaves nothing behind: it may be asked again. */
+  if (!caller && mcp_exchange_await_core(exchange))
+    return;
   if (!caller) {
     mcp_problem_from_error(&problem, err);
     /* Before anything was asked: HTTP's own words for it. */
@@ -260,6 +318,11 @@ static void caller_known(void *arg, struct mcp_caller *caller, const struct erro
 }
 
 void mcp_exchange_begin(struct mcp_exchange *exchange) {
+  if (!module_is_attached(exchange->mcp->module)) {
+    if (!mcp_exchange_await_core(exchange))
+      mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
+    return;
+  }
   struct mcp_caller *caller = mcp_caller_resolve(exchange->mcp, exchange->request, exchange->server_id,
                                                  &exchange->trace, &exchange->wait, caller_known, exchange);
   if (!caller)

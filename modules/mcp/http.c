@@ -120,8 +120,6 @@ static enum mcp_fault availability_check(const struct mcp_exchange *exchange) {
   const struct mcp *mcp = exchange->mcp;
   if (module_is_draining(mcp->module) && !module_is_handing_over(mcp->module))
     return MCP_FAULT_DRAINING;
-  if (!module_is_attached(mcp->module))
-    return MCP_FAULT_UNAVAILABLE;
   return mcp->in_flight > mcp->config.in_flight_max ? MCP_FAULT_BUSY : MCP_FAULT_NONE;
 }
 

@@ -23,11 +23,13 @@ static bool create(struct module *module, struct error *err) {
   id_random_bytes(mcp->caller_hash_key, sizeof(mcp->caller_hash_key));
   TAILQ_INIT(&mcp->exchanges);
   TAILQ_INIT(&mcp->streams);
+  TAILQ_INIT(&mcp->waiting);
   module_state_set(module, mcp);
   mcp->upstream = mcp_upstream_pool_create(module_event_base(module));
   mcp->reports = mcp_reports_create(module);
   mcp->sweep_timer = event_new(module_event_base(module), -1, EV_PERSIST, on_sweep, mcp);
   event_add(mcp->sweep_timer, &period);
+  mcp->wait_timer = evtimer_new(module_event_base(module), mcp_exchanges_wait_over, mcp);
   return mcp_config_read(NULL, &mcp->config, err);
 }
 
@@ -48,6 +50,8 @@ static void attached(struct module *module, bool is_attached) {
   mcp->revision = 0;
   mcp_callers_drop_all(mcp);
   mcp_sessions_forget(mcp);
+  if (is_attached)
+    mcp_exchanges_go_on(mcp);
   if (!is_attached || mcp->http)
     return;
   bool listens = mcp_http_start(mcp, &err);
@@ -141,6 +145,7 @@ static void destroy(struct module *module) {
   mcp_upstream_pool_free(&mcp->upstream);
   mcp_reports_free(&mcp->reports);
   event_free(mcp->sweep_timer);
+  event_free(mcp->wait_timer);
   mcp_config_clear(&mcp->config);
   base_free(mcp);
 }

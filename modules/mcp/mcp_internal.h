@@ -6,6 +6,7 @@
 #ifndef GATEHOUSE_MCP_INTERNAL_H
 #define GATEHOUSE_MCP_INTERNAL_H
 
+#include <event2/util.h>
 #include <sys/queue.h>
 
 #include <uthash.h>
@@ -24,6 +25,7 @@
 #define MCP_SSE_KEEPALIVE_MS 15000
 #define MCP_SSE_PATIENCE_MS 10000 /* a call that takes longer is answered as a stream, where the client takes one */
 #define MCP_RETRY_AFTER_MS 1000
+#define MCP_CORE_WAITS_MAX 512 /* requests that wait so at once */
 #define MCP_SWEEP_MS 2000
 
 /* ---- config.c ---- */
@@ -35,9 +37,10 @@ struct mcp_config {
   uint32_t call_timeout_ms;
   uint32_t session_idle_timeout_ms; /* 0: the core's default */
   uint32_t in_flight_max;
-  uint32_t page_size; /* 0: the core's default */
-  char *instructions; /* NULL: none */
-  char *listener;     /* NULL: "mcp" */
+  uint32_t core_wait_ms; /* so long a request waits for a core that is away, before it is refused; 0: not at all */
+  uint32_t page_size;    /* 0: the core's default */
+  char *instructions;    /* NULL: none */
+  char *listener;        /* NULL: "mcp" */
 };
 
 extern const char mcp_config_schema_json[];
@@ -66,6 +69,9 @@ struct mcp {
   struct mcp_reports *reports;
   struct mcp_exchange_list exchanges; /* being answered */
   struct mcp_exchange_list streams;   /* GET streams, which are not in flight */
+  struct mcp_exchange_list waiting;   /* for the core, in the order of their coming; all are among the exchanges, too */
+  uint32_t waiting_count;
+  struct event *wait_timer; /* of the first of them */
   uint32_t in_flight;
   uint64_t requests_total, errors_total;
   struct id_pool ids; /* of requests and traces */
@@ -158,7 +164,7 @@ struct mcp_call {
 enum mcp_action { MCP_ACTION_POST, MCP_ACTION_STREAM, MCP_ACTION_DELETE };
 
 struct mcp_exchange {
-  TAILQ_ENTRY(mcp_exchange) entry, session_entry;
+  TAILQ_ENTRY(mcp_exchange) entry, session_entry, waiting_entry;
   struct mcp *mcp;
   struct http_request *request;
   enum mcp_action action;
@@ -168,6 +174,8 @@ struct mcp_exchange {
   const char *session_id;   /* header; NULL: none */
   bool batch, takes_json, takes_sse;
   bool is_stream, streaming, gone, retried;
+  bool awaits_core, waited;
+  int64_t wait_until_ms; /* while it awaits the core */
   int64_t began_ms, began_us;
   struct mcp_trace trace;
   struct mcp_caller *caller;
@@ -201,8 +209,15 @@ void mcp_exchange_fail_error(struct mcp_exchange *exchange, const struct error *
 void mcp_exchange_finish_empty(struct mcp_exchange *exchange, int http_status);
 /* The client takes nothing any more, or the stream is over. */
 void mcp_exchange_end_stream(struct mcp_exchange *exchange);
-/* Resolves the caller, then the session where the era has one, then dispatches. */
+/* Resolves the caller, then the session where the era has one, then dispatches. While the core is away it waits for it
+ * first, once, and is refused when that takes too long or too many wait: nothing is decided meanwhile (LIF-6). */
 void mcp_exchange_begin(struct mcp_exchange *exchange);
+/* Lets it wait for the core and begin anew then. False: the core is there, or it may not wait, or not again. */
+bool mcp_exchange_await_core(struct mcp_exchange *exchange);
+/* The core is back: those that waited begin. */
+void mcp_exchanges_go_on(struct mcp *mcp);
+/* The time of those that waited longest is up: the event's callback; arg: the struct mcp. */
+void mcp_exchanges_wait_over(evutil_socket_t fd, short what, void *arg);
 void mcp_exchange_dispatch(struct mcp_exchange *exchange);
 /* Long calls become streams; everything that is over is noticed. */
 void mcp_exchanges_sweep(struct mcp *mcp);

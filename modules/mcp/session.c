@@ -77,7 +77,8 @@ static void session_got(void *arg, const struct rpc_status *status, void *reply)
       mcp_exchange_begin(exchange);
       return;
     }
-    mcp_exchange_fail_error(exchange, &status->error);
+    if (!mcp_exchange_await_core(exchange)) /* the question left nothing behind */
+      mcp_exchange_fail_error(exchange, &status->error);
     return;
   }
   enum mcp_version version = said ? mcp_version_find(said->protocol_version) : MCP_VERSION_NONE;

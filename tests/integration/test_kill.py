@@ -116,6 +116,17 @@ def test_nothing_acknowledged_is_lost_when_the_core_dies(own_gateway):
             assert "world_time" in mcp.tools()
 
 
+def test_requests_wait_while_the_core_is_restarted(own_gateway):
+    """LIF-6: nothing is decided meanwhile, and hardly anybody is refused: what was under way, and what comes when it takes long."""
+    token = own_gateway.token(gateways.GUEST, "--team", "explorers")
+    with Load(own_gateway.mcp_url, token) as load:
+        for _ in range(3):
+            own_gateway.wait_restarted(own_gateway.kill("core"))
+            good = load.good
+            wait_until(lambda: load.good >= good + 20, "calls to go on", 20)
+    assert len(load.bad) <= 12, load.bad  # without waiting: some ten for each death
+
+
 def test_sessions_outlive_the_module(own_gateway):
     from harness.mcp import LegacyMcp
     token = own_gateway.token(gateways.GUEST, "--team", "explorers")

@@ -200,6 +200,72 @@ def test_a_core_that_is_gone_is_unavailable_in_both_eras(core, mcp):
             assert int(reply.headers["retry-after"][0]) >= 1
 
 
+# ---- a core that comes back ----
+
+@pytest.fixture
+def patient():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        module = Module("gatehouse-mcp", "mcp", listener=listener, config={"coreWaitMs": 8000})
+        try:
+            found = Core(module)
+            found.url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+            yield found
+        finally:
+            module.close()
+
+
+def core_lost(core):
+    core.module.server.stop(None).wait()
+    wait_until(lambda: "detached from the core" in core.module.process.errors(), "the module to notice", 5)
+
+
+def test_a_request_waits_for_a_core_that_comes_back_and_is_decided_by_that_one(patient):
+    with ModernMcp(patient.url, GOOD) as mcp, ModernMcp(patient.url, "bad-token") as stranger:
+        mcp.call("tool")
+        resolved, replies = patient.resolved, {}
+        core_lost(patient)
+        threads = [threading.Thread(target=lambda name=name, client=client: replies.update({name: client.request(
+            "tools/call", {"name": "tool", "arguments": {}})}), daemon=True) for name, client in (("good", mcp), ("bad", stranger))]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # that they wait shows in nothing but that they are not answered
+        assert not replies
+        patient.module.serve()
+        patient.module.initialize("mcp")
+        for thread in threads:
+            thread.join(10)
+        assert replies["good"].result["content"][0]["text"] == "ok"
+        assert replies["bad"].status == 401
+        assert patient.resolved == resolved + 1  # LIF-6: nothing that was known before counts
+
+
+def test_a_request_waits_no_longer_than_it_may(core, mcp):
+    mcp.call("tool")
+    core_lost(core)
+    began = time.monotonic()
+    reply = mcp.call("tool")
+    assert reply.status == 503 and reply.error["data"]["code"] == "unavailable"
+    assert 0.24 < time.monotonic() - began < 5
+    assert int(reply.headers["retry-after"][0]) >= 1
+
+
+def test_a_client_that_leaves_does_not_wait_on(patient):
+    with ModernMcp(patient.url, GOOD) as mcp:
+        mcp.call("tool")
+        core_lost(patient)
+        body, headers = mcp.message("tools/call", {"name": "tool", "arguments": {}})
+        for _ in range(3):
+            with Connection(patient.url) as connection:
+                connection.send("POST", "/mcp", {**mcp.headers, **headers}, json.dumps(body).encode())
+                time.sleep(0.05)
+        calls = len(patient.module.spi.calls)
+        patient.module.serve()
+        patient.module.initialize("mcp")
+        assert mcp.call("tool").result["content"][0]["text"] == "ok"
+        made = [name for name, _ in patient.module.spi.calls[calls:] if name.endswith("/Invoke")]
+        assert len(made) == 1, made
+
+
 def test_a_call_under_way_fails_when_the_core_dies(core, mcp):
     def invoke(_request, context):
         threading.Thread(target=lambda: core.module.server.stop(0)).start()

@@ -1,6 +1,7 @@
 """A core that follows a script, for one module alone: it serves the module's SPI socket, proves that the canary is refused, and
 calls ModuleRuntime. Messages are made from proto/ with protoc when the tests run."""
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -86,14 +87,13 @@ def envelope(error):
 class Module:
     """One module's process, initialized by this core."""
 
-    def __init__(self, binary, module_id, initialize=True, listener=None):
-        """listener: a listening socket that the module takes over under its id as the name."""
+    def __init__(self, binary, module_id, initialize=True, listener=None, config=None):
+        """listener: a listening socket that the module takes over under its id as the name. config: its configuration."""
+        self.config = json.dumps(config or {}).encode()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.runtime_socket, self.spi_socket = self.directory / "runtime.sock", self.directory / "spi.sock"
         self.spi = Spi()
-        self.server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self.spi])
-        self.server.add_insecure_port(f"unix:{self.spi_socket}")
-        self.server.start()
+        self.serve()
         passed = {}
         environment = {"GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1"}
         if listener:
@@ -111,6 +111,12 @@ class Module:
             self.close()
             raise
 
+    def serve(self):
+        """The core's SPI; once more after `self.server.stop()`."""
+        self.server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self.spi])
+        self.server.add_insecure_port(f"unix:{self.spi_socket}")
+        self.server.start()
+
     def call(self, method, request, reply, timeout_s=20):
         return self.channel.unary_unary(RUNTIME + method, request_serializer=type(request).SerializeToString,
                                         response_deserializer=reply.FromString)(request, timeout=timeout_s)
@@ -120,7 +126,7 @@ class Module:
         _, module, _ = messages()
         self.call("Initialize", module.InitializeRequest(
             module_id=module_id, generation=1, spi_version="1", spi_socket=str(self.spi_socket), channel_secret=b"s" * 32,
-            granted_families=["auth"], canary_credential=CANARY, config_json=b"{}"), module.InitializeResponse)
+            granted_families=["auth"], canary_credential=CANARY, config_json=self.config), module.InitializeResponse)
         wait_until(lambda: (found := self.readiness()).ready or any(c.met and c.name == until for c in found.conditions), f"the module: {until}")
 
     def readiness(self):
