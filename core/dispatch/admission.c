@@ -1,5 +1,6 @@
 /* admission.c: the checks that every invocation passes, in this order (SPI-9): delegation depth, visibility,
- * permission, arguments, rate limit, deadline. And the trace that every admitted one leaves. */
+ * permission, arguments, rate limit, deadline. And the trace that every admitted one leaves; denied.c has that of the
+ * others. */
 #include <stdio.h>
 #include <string.h>
 
@@ -56,9 +57,19 @@ static uint32_t deadline_choose(const struct dispatch *dispatch, const struct ca
   return deadline_ms;
 }
 
-bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *caller,
-                    const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
-                    struct dispatch_admission *admission, struct error *err) {
+/* A caller that may not use a record may still see it. */
+static const struct catalog_record *record_find(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                                                const Core__Common__V1__InvocationEnvelope *envelope,
+                                                const char *permission, struct error *err) {
+  const Core__Common__V1__RecordReference *target = envelope->target;
+  return catalog_find(dispatch->options.catalog, caller->context, (enum catalog_kind)target->kind,
+                      str_is_empty(target->id) ? NULL : target->id, str_is_empty(target->name) ? NULL : target->name,
+                      envelope->server_id, permission, err);
+}
+
+static bool checks_pass(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                        const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
+                        struct dispatch_admission *admission, struct error *err) {
   const Core__Common__V1__RecordReference *target = envelope->target;
   if (!target)
     return error_set(err, ERR_ARGUMENT_MISSING, "the target is missing");
@@ -67,12 +78,12 @@ bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *cal
     return error_set(err, ERR_ARGUMENT_INVALID, "records of this kind cannot be invoked");
   if (envelope->delegation && envelope->delegation->depth > dispatch->options.depth_max)
     return error_set(err, ERR_INVOKE_DEPTH, NULL);
-  admission->record =
-      catalog_find(dispatch->options.catalog, caller->context, (enum catalog_kind)target->kind,
-                   str_is_empty(target->id) ? NULL : target->id, str_is_empty(target->name) ? NULL : target->name,
-                   envelope->server_id, kinds[row].permission, err);
-  if (!admission->record)
+  admission->record = record_find(dispatch, caller, envelope, kinds[row].permission, err);
+  if (!admission->record) {
+    if (error_is(err, ERR_AUTH_PERMISSION_DENIED))
+      admission->record = record_find(dispatch, caller, envelope, NULL, NULL);
     return false;
+  }
   admission->arguments_json = envelope->arguments_json.len ? (const void *)envelope->arguments_json.data : "{}";
   admission->arguments_length = envelope->arguments_json.len ? envelope->arguments_json.len : 2;
   if (!catalog_arguments_check(admission->record, admission->arguments_json, admission->arguments_length, err) ||
@@ -81,14 +92,27 @@ bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *cal
   admission->deadline_ms = deadline_choose(dispatch, admission->record, envelope, remaining_ms);
   if (admission->deadline_ms == 0)
     return error_set(err, ERR_DEADLINE_EXCEEDED, NULL);
-  trace_id_read(envelope->trace, admission->trace_id);
   return psg_wait(dispatch->options.psg, err); /* what cannot be recorded is not carried out */
 }
 
-void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_caller *caller,
-                              const Core__Common__V1__InvocationEnvelope *envelope,
-                              const struct dispatch_admission *admission, char execution_id[static ID_UUID_BYTES]) {
-  const struct psg_execution_start start = {
+bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                    const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms, const char *path,
+                    struct dispatch_admission *admission, struct error *err) {
+  struct error reason = {0};
+  admission->record = NULL;
+  trace_id_read(envelope->trace, admission->trace_id);
+  if (checks_pass(dispatch, caller, envelope, remaining_ms, admission, &reason))
+    return true;
+  dispatch_denied(dispatch, caller, envelope, admission, path, &reason);
+  if (err)
+    *err = reason;
+  return false;
+}
+
+struct psg_execution_start dispatch_execution_describe(const struct dispatch_caller *caller,
+                                                       const Core__Common__V1__InvocationEnvelope *envelope,
+                                                       const struct dispatch_admission *admission) {
+  return (struct psg_execution_start){
       .executor_kind = kinds[kind_row(admission->record->kind)].executor_kind,
       .record_id = admission->record->id,
       .record_name = admission->record->name,
@@ -98,6 +122,12 @@ void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_c
       .trace_id = admission->trace_id,
       .request_id = envelope->trace ? envelope->trace->request_id : "",
   };
+}
+
+void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                              const Core__Common__V1__InvocationEnvelope *envelope,
+                              const struct dispatch_admission *admission, char execution_id[static ID_UUID_BYTES]) {
+  const struct psg_execution_start start = dispatch_execution_describe(caller, envelope, admission);
   psg_execution_begin(dispatch->options.psg, &start, execution_id);
 }
 

@@ -68,6 +68,7 @@ void dispatch_free(struct dispatch **holder) {
     return;
   dispatch_refresh_free(&dispatch->refresh);
   dispatch_plans_free(dispatch);
+  dispatch_denials_free(dispatch);
   core_rpc_timer_cancel(&dispatch->answered_timer);
   /* The loop has ended every client call before this, and each took its invocation along. */
   BASE_CHECK(LIST_EMPTY(&dispatch->invocations));
@@ -243,7 +244,7 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
                                             const struct dispatch_sink *sink, void *arg, struct error *err) {
   struct dispatch_admission admission;
   BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
-  if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, &admission, err))
+  if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, "invoke", &admission, err))
     return NULL;
   struct dispatch_invocation *invocation = BASE_NEW(struct dispatch_invocation);
   invocation->magic = DISPATCH_INVOCATION_MAGIC;

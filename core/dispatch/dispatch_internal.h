@@ -67,6 +67,9 @@ struct dispatch {
   struct core_rpc_timer *answered_timer;      /* while that list is not empty, and once more */
   TAILQ_HEAD(, dispatch_invocation) held;     /* those that wait, in the order of their coming */
   uint32_t held_count;
+  struct dispatch_denials *denials; /* of this minute, by caller */
+  uint32_t denials_lines;           /* written in it */
+  struct core_rpc_timer *denials_timer;
   struct dispatch_plan *plans;
   struct dispatch_plan_list plan_order;
   struct core_rpc_timer *plan_timer;
@@ -75,15 +78,20 @@ struct dispatch {
 
 /* admission.c: every check before anything is carried out. What came of it: */
 struct dispatch_admission {
-  const struct catalog_record *record;
-  const void *arguments_json; /* borrowed from the envelope, or "{}" */
+  const struct catalog_record *record; /* when refused: NULL, unless the caller sees it */
+  const void *arguments_json;          /* borrowed from the envelope, or "{}" */
   size_t arguments_length;
   uint32_t deadline_ms;
   char trace_id[33];
 };
+/* path: as in dispatch_execution_end. False: refused with *err, and that is on record. */
 bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *caller,
-                    const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms,
+                    const Core__Common__V1__InvocationEnvelope *envelope, int64_t remaining_ms, const char *path,
                     struct dispatch_admission *admission, struct error *err);
+/* What the trace says of it. Borrows. */
+struct psg_execution_start dispatch_execution_describe(const struct dispatch_caller *caller,
+                                                       const Core__Common__V1__InvocationEnvelope *envelope,
+                                                       const struct dispatch_admission *admission);
 /* Begins the trace of an admitted invocation. */
 void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_caller *caller,
                               const Core__Common__V1__InvocationEnvelope *envelope,
@@ -92,6 +100,12 @@ void dispatch_execution_begin(struct dispatch *dispatch, const struct dispatch_c
 void dispatch_execution_end(struct dispatch *dispatch, const char *execution_id, const char *family, const char *path,
                             enum psg_execution_status status, int64_t began_us, const char *error_code,
                             uint64_t result_bytes);
+
+/* denied.c: what a refused one leaves: counts, and within bounds an audit line and an event. */
+void dispatch_denied(struct dispatch *dispatch, const struct dispatch_caller *caller,
+                     const Core__Common__V1__InvocationEnvelope *envelope, const struct dispatch_admission *admission,
+                     const char *path, const struct error *err);
+void dispatch_denials_free(struct dispatch *dispatch); /* says what was passed over */
 
 /* dispatch.c: sends the request to a serving module of its family. False: there is none (*err says why), and it is
  * where it was. */

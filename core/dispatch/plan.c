@@ -161,7 +161,7 @@ bool dispatch_prepare(struct dispatch *dispatch, const struct dispatch_caller *c
   Core__Spi__Catalog__V1__PrepareInvokeResponse response = CORE__SPI__CATALOG__V1__PREPARE_INVOKE_RESPONSE__INIT;
   Core__Spi__Catalog__V1__NotEligible not_eligible = CORE__SPI__CATALOG__V1__NOT_ELIGIBLE__INIT;
   BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
-  if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, &admission, err))
+  if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, "plan", &admission, err))
     return false;
   if (!str_equal(admission.record->owner_family, caller->family)) {
     not_eligible.reason_code = text("other_family");

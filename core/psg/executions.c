@@ -112,6 +112,29 @@ void psg_execution_begin(struct psg *psg, const struct psg_execution_start *star
   psg_touch(psg);
 }
 
+void psg_execution_denied(struct psg *psg, const struct psg_execution_start *start, const char *error_code) {
+  char at[PSG_TIME_LENGTH + 1], execution_id[ID_UUID_BYTES];
+  struct buf *about = &psg->scratch;
+  if (!psg_wait(psg, NULL))
+    return;
+  buf_clear(about);
+  about_append(about, start);
+  text_field(about, "error_code", error_code);
+  id_pool_uuid_v4(&psg->ids, execution_id);
+  struct buf *json = psg_event_open(psg, "runtime_execution", "execution_denied", start->trace_id, at);
+  if (!json)
+    return;
+  psg_literal(json, ",\"execution_id\":\"");
+  buf_append(json, execution_id, ID_UUID_BYTES - 1);
+  psg_literal(json, "\",\"executor_kind\":\"");
+  buf_append_text(json, kind_known(start->executor_kind));
+  psg_literal(json, "\",\"status\":\"failed\",\"payload\":{\"operation\":\"invoke\"");
+  buf_append(json, about->data, about->length);
+  psg_literal(json, "}");
+  psg_event_close(psg);
+  psg_touch(psg);
+}
+
 static void history_trim(struct psg *psg) {
   while (psg->ended_count > psg->options.execution_history) {
     struct psg_node *oldest = psg->ended;

@@ -77,6 +77,9 @@ struct psg_execution_start {
 };
 /* Writes the new execution id (UUID v4) and starts recording; never fails. After psg_wait was true it never blocks. */
 void psg_execution_begin(struct psg *psg, const struct psg_execution_start *start, char execution_id[static 37]);
+/* One that was refused before it began: an event of its own, and nothing in the graph. Nothing while the graph cannot
+ * be had. */
+void psg_execution_denied(struct psg *psg, const struct psg_execution_start *start, const char *error_code);
 /* duration in microseconds; error_code: stable code, or NULL. Unknown ids are ignored (the core was restarted
  * meanwhile: see psg_open, which closes what was running as failed with "core.restarted"). */
 void psg_execution_end(struct psg *psg, const char *execution_id, enum psg_execution_status status,

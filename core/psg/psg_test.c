@@ -75,6 +75,22 @@ START_TEST(an_execution_is_an_event_at_start_and_end_and_a_node) {
 }
 END_TEST
 
+START_TEST(a_refused_execution_is_one_valid_event_and_nothing_in_the_graph) {
+  struct bench bench = {0};
+  bench_open(&bench);
+  struct tally before = bench_tally(&bench);
+  psg_execution_denied(bench.psg, &a_start, "rate_limit.exceeded");
+  bench_settle(&bench);
+  struct tally after = bench_tally(&bench); /* which checks every event against its schema */
+  ck_assert_uint_eq(after.executions - before.executions, 1);
+  ck_assert_uint_eq(after.updates - before.updates, 0);
+  ck_assert_int_eq(after.nodes - before.nodes, 0);
+  law_holds(&bench);
+  bench_stop(&bench);
+  bench_remove(&bench);
+}
+END_TEST
+
 START_TEST(what_happens_within_one_flush_is_one_update_with_net_deltas) {
   struct bench bench = {0};
   char id[ID_UUID_BYTES];
@@ -321,6 +337,7 @@ START_TEST(begin_and_end_are_cheap) {
 END_TEST
 
 TEST_MAIN("psg", a_new_store_gets_a_graph_that_stays_the_same, an_execution_is_an_event_at_start_and_end_and_a_node,
+          a_refused_execution_is_one_valid_event_and_nothing_in_the_graph,
           what_happens_within_one_flush_is_one_update_with_net_deltas, ended_executions_are_kept_up_to_a_bound,
           a_crash_leaves_executions_and_run_to_be_closed_as_failed, a_stop_in_order_completes_the_run,
           old_runs_are_forgotten, a_module_is_an_extension_with_a_stage_for_each_state,

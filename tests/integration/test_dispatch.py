@@ -211,6 +211,78 @@ def test_a_changed_visibility_counts_for_the_next_request(served, upstream, clie
         served.apply(tool(upstream, "moving", "/fast"))
 
 
+# ---- what a refused call leaves (SPI-9, SPI-16, SPI-5) ----
+
+REFUSALS = [("service_health", {}, (), "catalog.record.not_found", False), ("no_such_tool", {}, (), "catalog.record.not_found", False),
+            ("fast", {}, ("--permission", "tools.read"), "auth.permission.denied", True),
+            ("convert_units", {"value": "x"}, (), "invoke.arguments.invalid", True)]
+
+
+def denials(gateway):
+    """The audit lines of refused invocations, oldest first, without what differs in every line."""
+    lines = [json.loads(line) for line in (gateway.state / "audit.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("sequence", "at", "hash", "previous", "trace_id")}
+            for line in lines if line["action"] == "invoke.denied"]
+
+
+def denied_count(gateway, code):
+    found = [line for line in gateway.ctl("metrics").stdout.splitlines()
+             if line.startswith("gatehouse_invocations_denied_total{") and f'code="{code}"' in line]
+    return sum(int(line.rpartition(" ")[2]) for line in found)
+
+
+@pytest.mark.parametrize("name,arguments,limits,code,visible", REFUSALS)
+def test_a_refused_call_is_counted_and_written_down(served, name, arguments, limits, code, visible):
+    token = served.token(gateways.GUEST, "--team", "explorers", *limits)
+    counted, written = denied_count(served, code), len(denials(served))
+    with ModernMcp(served.mcp_url, token) as mcp:
+        mcp.call(name, arguments)
+    assert denied_count(served, code) == counted + 1
+    line = denials(served)[written:]
+    assert len(line) == 1, line
+    assert (line[0]["actor"], line[0]["outcome"], line[0]["details"]["code"]) == (gateways.GUEST, "denied", code)
+    assert line[0]["details"]["asked"] == name
+    assert bool(line[0]["target"]) is visible  # the record is named only where this caller sees it
+
+    def event():
+        lines = served.ctl("events", "--tail", "30", "--family", "runtime_execution", "--output", "json").stdout.splitlines()
+        return [body for body in map(json.loads, lines) if body.get("event_type", body.get("type")) == "execution_denied"
+                and name in json.dumps(body)]
+    if visible:
+        assert wait_until(event, "the event", 5, pause_s=0.1)
+    else:
+        assert not event()
+
+
+def test_nothing_tells_a_hidden_tool_from_one_that_is_not_there(served):
+    """SPI-5: also not what is written down."""
+    written = len(denials(served))
+    with ModernMcp(served.mcp_url, served.token(gateways.GUEST, "--team", "explorers")) as mcp:
+        mcp.call("service_health"), mcp.call("service_healthy")
+    hidden, absent = denials(served)[written:]
+    for line in (hidden, absent):
+        line["details"].pop("asked")
+    assert hidden == absent
+
+
+def test_a_caller_cannot_fill_the_disk_with_refusals(served):
+    token = served.token(gateways.GUEST, "--team", "explorers")
+    counted, written = denied_count(served, "catalog.record.not_found"), len(denials(served))
+    with ModernMcp(served.mcp_url, token) as mcp:
+        for index in range(40):
+            mcp.call(f"no_tool_{index}")
+    assert denied_count(served, "catalog.record.not_found") == counted + 40
+    assert len(denials(served)) == written + 10
+
+
+def test_what_was_passed_over_is_said_in_the_end(own_gateway):
+    with ModernMcp(own_gateway.mcp_url, own_gateway.token(gateways.GUEST, "--team", "explorers")) as mcp:
+        for index in range(25):
+            mcp.call(f"no_tool_{index}")
+    own_gateway.stop()
+    assert [line["details"] for line in denials(own_gateway)][10:] == [{"suppressed": 15}]
+
+
 # ---- events as they happen ----
 
 def test_events_are_followed_live(served):
