@@ -50,6 +50,9 @@ struct core {
   struct admin *admin;
   struct core_rpc_listener *admin_listener, *admin_http_listener;
   struct lifecycle_module_config *modules;
+  struct config **reread; /* when configurations of modules changed: their texts are in use */
+  size_t reread_count;
+  const struct config_source *source;
   struct event *signal_event; /* I/O thread */
   int signal_fd, status;
   int64_t began_ms;
@@ -255,6 +258,27 @@ static bool descriptor_read(const char *variable, int *fd, struct error *err) {
   return true;
 }
 
+static struct config *config_read(const struct config_source *source);
+
+/* The supervisor says that gatehouse.yaml says something else: of the modules' configurations, since everything else is
+ * followed by a new core. It was read without a problem by the supervisor a moment ago. */
+static void on_reconfigured(void *argument) {
+  struct core *core = argument;
+  struct config *next = config_read(core->source);
+  if (!next)
+    return;
+  struct lifecycle_module_config *modules = base_calloc(next->modules_count + 1, sizeof(*modules));
+  for (size_t i = 0; i < next->modules_count; i++)
+    modules[i] = (struct lifecycle_module_config){.module_id = next->modules[i].id,
+                                                  .config_json = next->modules[i].config,
+                                                  .config_length = strlen(next->modules[i].config)};
+  core->reread = base_realloc_array(core->reread, core->reread_count + 1, sizeof(next));
+  core->reread[core->reread_count++] = next;
+  log_event(LOG_INFO, "core", "configurations of modules were read again");
+  lifecycle_reconfigure(core->lifecycle, modules, next->modules_count);
+  base_free(modules);
+}
+
 #define PROBE(module, kind)                                                                                            \
   {                                                                                                                    \
     (uint32_t)(module).probe_##kind##_interval_ms, (uint32_t)(module).probe_##kind##_timeout_ms,                       \
@@ -301,10 +325,12 @@ static bool open_lifecycle(struct core *core, struct error *err) {
   const struct lifecycle_options options = {
       .loop = core->loop,
       .store = core->store,
+      .secrets = core->secrets,
       .policy = core->policy,
       .psg = core->psg,
       .observe = core->observe,
       .run_dir = config->run_dir,
+      .versions_dir = config->versions_dir,
       .log_level = levels[config->log_level],
       .control_fd = control_fd,
       .watch_fd = watch_fd,
@@ -313,6 +339,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .modules = core->modules,
       .module_count = config->modules_count,
       .on_shutdown = on_supervisor_gone,
+      .on_reconfigured = on_reconfigured,
       .on_serving = on_serving,
       .arg = core,
   };
@@ -424,6 +451,9 @@ static void core_close(struct core *core) {
   core_rpc_loop_free(&core->loop);
   lifecycle_free(&core->lifecycle);
   base_free(core->modules);
+  for (size_t i = 0; i < core->reread_count; i++)
+    config_free(&core->reread[i]);
+  base_free(core->reread);
   close(core->signal_fd);
 }
 
@@ -443,10 +473,9 @@ static void usage(FILE *out) {
 
 #define SETS_MAX 64
 
-static struct config *config_read(const char *path, const char *const *sets, size_t set_count) {
+static struct config *config_read(const struct config_source *source) {
   struct config_problems problems = {0};
-  const struct config_source source = {.path = path, .environment = environ, .sets = sets, .set_count = set_count};
-  struct config *config = config_load(&source, &problems);
+  struct config *config = config_load(source, &problems);
   struct buf text = {0};
   for (size_t i = 0; !config && i < problems.count; i++) {
     buf_clear(&text);
@@ -501,7 +530,8 @@ int main(int argc, char **argv) {
     return EXIT_USAGE;
   }
 
-  struct core core = {.config = config_read(path, sets, set_count), .began_ms = began_ms};
+  const struct config_source source = {.path = path, .environment = environ, .sets = sets, .set_count = set_count};
+  struct core core = {.config = config_read(&source), .source = &source, .began_ms = began_ms};
   if (!core.config)
     return EXIT_USAGE;
   log_init("core", (enum log_level)core.config->log_level);

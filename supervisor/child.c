@@ -131,6 +131,7 @@ static enum child_state do_spawn(struct child *child) {
   }
   child->generation = rundir_generation_next(supervisor);
   child->ready = child->restart_wanted = false;
+  child->config_given = 0;
   child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED;
   child->status[0] = '\0';
   words_reset(&child->words);

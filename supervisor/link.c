@@ -134,6 +134,7 @@ static void build_entry(struct supervisor *supervisor, const struct child *child
   if (!child->is_core)
     entry->role = (supervisor_control_v1_ProcessRole)(child->role + 1);
   str_copy(entry->program, sizeof(entry->program), child->program);
+  entry->config = child->config_given;
   entry->last = last;
 }
 _Static_assert((int)supervisor_control_v1_ProcessState_PROCESS_STATE_BACKOFF == (int)CHILD_BACKOFF + 1,
@@ -228,6 +229,13 @@ void link_say_notified(struct supervisor *supervisor, const struct child *child)
   say(supervisor);
 }
 
+void link_say_reconfigured(struct supervisor *supervisor) {
+  if (supervisor->link.fd < 0)
+    return;
+  BEGIN(supervisor, reconfigured, 0);
+  say(supervisor);
+}
+
 static void say_spawn_failed(struct supervisor *supervisor, const struct child *child,
                              const struct child_death *death) {
   supervisor_control_v1_SpawnFailed *failed = &BEGIN(supervisor, spawn_failed, 0)->body.spawn_failed;
@@ -269,7 +277,7 @@ struct order {
   uint64_t sequence;
   char module_id[64]; /* of a process, as everywhere but in Stage */
   char process_id[64], program[256];
-  uint64_t generation;
+  uint64_t generation, config;
   uint32_t grace_ms;
   bool held, trace;
   char reason[CHILD_TEXT_BYTES], code[CHILD_CODE_BYTES];
@@ -386,8 +394,10 @@ static void on_hold(struct supervisor *supervisor, const struct order *order) {
 
 static void on_module_ready(struct supervisor *supervisor, const struct order *order) {
   struct child *child = supervisor_child_find(supervisor, order->module_id);
-  if (child && !child->is_core && child->generation == order->generation && child_is_running(child))
-    child_proven(child);
+  if (!child || child->is_core || child->generation != order->generation || !child_is_running(child))
+    return;
+  child->config_given = order->config;
+  child_proven(child);
 }
 
 static void on_stage(struct supervisor *supervisor, const struct order *order) {
@@ -452,6 +462,7 @@ static void copy_order(const message *in, struct order *order) {
   case supervisor_control_v1_ControlMessage_module_ready_tag:
     str_copy(order->module_id, sizeof(order->module_id), in->body.module_ready.module_id);
     order->generation = in->body.module_ready.generation;
+    order->config = in->body.module_ready.config;
     break;
   case supervisor_control_v1_ControlMessage_stage_tag:
     str_copy(order->module_id, sizeof(order->module_id), in->body.stage.module_id);

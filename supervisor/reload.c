@@ -2,6 +2,7 @@
  *
  *   log.level            at once here, at their next start in the core and in modules that are not started anew
  *   modules[].restart    at once
+ *   modules[].config     told to the core, when nothing else of the module changed: it takes the module over to it
  *   a module added       started
  *   a module removed     stopped with its grace
  *   a module changed     stopped with its grace and started as it is configured now; the others go on
@@ -75,6 +76,12 @@ static const struct child *second_find(const struct supervisor *supervisor, cons
   return NULL;
 }
 
+/* Nothing but the module's own configuration, and its restart policy, differs: key is the first that does, and "config"
+ * is the last one in the table. */
+static bool is_for_the_core(const char *key) {
+  return key && str_equal(key, "config");
+}
+
 static bool is_possible(struct supervisor *supervisor, const struct config *next, struct error *err) {
   const char *key = config_root_difference(supervisor->config, next, "log.level");
   size_t added = 0, places = SUPERVISOR_CHILDREN_MAX - supervisor->child_count;
@@ -94,7 +101,8 @@ static bool is_possible(struct supervisor *supervisor, const struct config *next
   for (size_t i = 0; i < next->modules_count; i++) {
     const struct config_module *module = &next->modules[i];
     const struct child *child = supervisor_child_find(supervisor, module->id), *leaving;
-    if (child && !config_module_difference(child->config, module, "restart"))
+    const char *differs = child ? config_module_difference(child->config, module, "restart") : NULL;
+    if (child && (!differs || is_for_the_core(differs)))
       continue;
     leaving = child ? NULL : removed_find(supervisor, module->id);
     if (leaving && leaving->state != CHILD_DOWN)
@@ -199,8 +207,8 @@ void reload_child_settled(struct child *child) {
     go_further(child->supervisor);
 }
 
-/* Whether modules came, went or changed. */
-static bool go_over(struct supervisor *supervisor, const struct config *next) {
+/* Whether modules came, went or changed. *reconfigured: whether there is something for the core to take over. */
+static bool go_over(struct supervisor *supervisor, const struct config *next, bool *reconfigured) {
   bool any = false;
   size_t before = supervisor->child_count;
   for (size_t i = 1; i < before; i++) {
@@ -209,10 +217,11 @@ static bool go_over(struct supervisor *supervisor, const struct config *next) {
     const char *key = module ? config_module_difference(child->config, module, "restart") : NULL;
     if (child->removed || child->own_config) /* a second process goes with its module, which did not change */
       continue;
-    any |= !module || key;
+    any |= !module || (key && !is_for_the_core(key));
+    *reconfigured |= is_for_the_core(key);
     if (!module) {
       module_remove(child);
-    } else if (key) {
+    } else if (key && !is_for_the_core(key)) {
       module_change(child, module, key);
     } else {
       child->config = module;
@@ -248,11 +257,14 @@ static bool apply(struct supervisor *supervisor, struct config *next, struct err
   for (size_t i = 0; i < next->listeners_count; i++)
     supervisor->listeners[i].config = &next->listeners[i];
   log_level_change(supervisor, next->log_level);
-  if (go_over(supervisor, next)) {
+  bool reconfigured = false;
+  if (go_over(supervisor, next, &reconfigured)) {
     supervisor->reload = RELOAD_WAITS_FOR_MODULES;
     supervisor->link.cursor =
         UINT32_MAX; /* nothing is owed any more to this core; the next is told from the beginning */
     go_further(supervisor);
+  } else if (reconfigured) {
+    link_say_reconfigured(supervisor); /* a new core would find out by itself */
   }
   return true;
 }

@@ -60,13 +60,19 @@ void sandbox_note(struct sandbox *sandbox, enum sandbox_measure measure, enum sa
 /* ---- what a profile means -------------------------------------------------------------------------------------------
  */
 
+/* "mcp", also as "mcp-1.3": a version's program in the directory of versions. */
+static bool name_is(const char *name, const char *profile) {
+  size_t length = strlen(profile);
+  return str_starts_with(name, profile) && (name[length] == '\0' || name[length] == '-');
+}
+
 static enum sandbox_profile profile_of(const struct sandbox_wish *wish) {
   if (wish->module->sandbox_profile != CONFIG_SANDBOX_AUTO)
     return (enum sandbox_profile)(wish->module->sandbox_profile - 1);
   const char *slash = strrchr(wish->program, '/'), *name = slash ? slash + 1 : wish->program;
   for (enum sandbox_profile i = 0; i < SANDBOX_PROFILES; i++)
     if (sandbox_profile_is_ours(i) && (i == SANDBOX_CORE) == wish->core && str_starts_with(name, "gatehouse-") &&
-        str_equal(name + strlen("gatehouse-"), profile_texts[i]))
+        name_is(name + strlen("gatehouse-"), profile_texts[i]))
       return i;
   return SANDBOX_GENERIC;
 }
@@ -162,6 +168,7 @@ static void places_prepare(struct sandbox *sandbox, const struct sandbox_wish *w
     *slash = '\0';
     place_add(sandbox, wish, store, SANDBOX_OWN);
   }
+  place_add(sandbox, wish, config->versions_dir, SANDBOX_READ);
   place_add(sandbox, wish, config->secrets_master_key_file, SANDBOX_READ);
   place_add(sandbox, wish, config->auth_jwt_key_file, SANDBOX_READ);
   base_free(store);

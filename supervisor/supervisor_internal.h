@@ -69,7 +69,8 @@ struct child {
   const char *module_id;              /* id of the module that it is a process of; id itself for a first process */
   struct config_module *own_config;   /* of a second process: config, under the process's id */
   enum child_role role;
-  char program[256];                       /* that it was staged with; "": as configured */
+  char program[256];     /* that it was staged with; "": as configured */
+  uint64_t config_given; /* revision of the configuration that the core gave to this life of it; 0: it is not ready */
   const struct config_module *config_next; /* it is stopped to come back as this; NULL: it stays as it is */
   bool removed;                            /* not in the configuration any more; its place is free once it is down */
   struct supervisor *supervisor;
@@ -288,6 +289,7 @@ void link_attach(struct supervisor *supervisor, uint64_t core_generation);
 void link_close(struct supervisor *supervisor);
 /* There is one child more: what is owed to the core is counted anew. Before child_count grows. */
 void link_child_added(struct supervisor *supervisor);
+void link_say_reconfigured(struct supervisor *supervisor);
 void link_say_configured(struct supervisor *supervisor, const struct child *child);
 void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);

@@ -117,11 +117,25 @@ void admin_upgrade_module(const struct admin_call *call) {
   const Core__Admin__V1__UpgradeModuleRequest *request = (const void *)call->request;
   Core__Admin__V1__UpgradeModuleResponse response = CORE__ADMIN__V1__UPGRADE_MODULE_RESPONSE__INIT;
   struct error err = {0};
-  bool ok = !request->version[0] ||
-            error_set(&err, ERR_UNSUPPORTED, "versions are not known by name here: give the path of the program");
-  ok = ok && lifecycle_upgrade(call->admin->options.lifecycle, request->module_id, request->path, request->probation_ms,
-                               WHO, &response.generation, &err);
+  bool ok = !request->version[0] != !request->path[0] ||
+            error_set(&err, ERR_ARGUMENT_INVALID, "either the path of the program or its version");
+  ok = ok && lifecycle_upgrade(call->admin->options.lifecycle, request->module_id, request->path, request->version,
+                               request->probation_ms, WHO, &response.generation, &err);
   admin_audit(call->admin, "module.upgrade_begun", request->module_id, ok ? NULL : &err);
+  if (ok)
+    core_rpc_call_reply_message(call->call, &response.base);
+  else
+    core_rpc_call_fail(call->call, &err);
+}
+
+void admin_configure_module(const struct admin_call *call) {
+  const Core__Admin__V1__ConfigureModuleRequest *request = (const void *)call->request;
+  Core__Admin__V1__ConfigureModuleResponse response = CORE__ADMIN__V1__CONFIGURE_MODULE_RESPONSE__INIT;
+  struct error err = {0};
+  bool ok = lifecycle_configure(call->admin->options.lifecycle, request->module_id,
+                                (const char *)request->config_json.data, request->config_json.len,
+                                request->probation_ms, WHO, &response.generation, &response.revision, &err);
+  admin_audit(call->admin, "module.configure_begun", request->module_id, ok ? NULL : &err);
   if (ok)
     core_rpc_call_reply_message(call->call, &response.base);
   else

@@ -139,6 +139,11 @@ void catalog_headers_free(struct catalog_headers *headers);
 bool catalog_arguments_check(const struct catalog_record *record, const char *arguments_json, size_t length,
                              struct error *err);
 
+/* Any JSON object against any schema, once. ERR_INVOKE_ARGUMENTS as above, which says nothing of values;
+ * ERR_CATALOG_INVALID: the schema cannot be compiled. */
+bool catalog_json_check(const char *schema_json, size_t schema_length, const char *json, size_t length,
+                        struct error *err);
+
 /* ---- writes ---- */
 
 /* Carries out an ApplyRequest whole or not at all; done is called once on the core thread, never from inside this

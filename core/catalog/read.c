@@ -177,3 +177,11 @@ bool catalog_arguments_check(const struct catalog_record *record, const char *ar
                              struct error *err) {
   return catalog_schema_check(record->input_schema, arguments_json, length, err);
 }
+
+bool catalog_json_check(const char *schema_json, size_t schema_length, const char *json, size_t length,
+                        struct error *err) {
+  struct catalog_schema *schema = catalog_schema_compile(schema_json, schema_length, err);
+  bool ok = schema && catalog_schema_check(schema, json, length, err);
+  catalog_schema_free(&schema);
+  return ok;
+}

@@ -17,7 +17,7 @@ void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generatio
   module->ready_us = clock_monotonic_us();
   lifecycle_deaths_ready(&module->deaths);
   if (module->lifecycle->control && module->supervised)
-    lifecycle_control_module_ready(module->lifecycle->control, module->id, generation);
+    lifecycle_control_module_ready(module->lifecycle->control, module->id, generation, module->edition.config);
 }
 
 static void record(struct lifecycle_module *module, const struct lifecycle_death *death) {

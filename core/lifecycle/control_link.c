@@ -91,10 +91,12 @@ void lifecycle_control_hold(struct lifecycle_control *control, const char *modul
   order_send(control, &message, NULL);
 }
 
-void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation) {
+void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation,
+                                    uint64_t config) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_module_ready_tag}};
   str_copy(message.pb.body.module_ready.module_id, sizeof(message.pb.body.module_ready.module_id), module_id);
   message.pb.body.module_ready.generation = generation;
+  message.pb.body.module_ready.config = config;
   order_send(control, &message, NULL);
 }
 
@@ -187,6 +189,8 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
   lifecycle_module_owner_set(module, news->uid, news->gid);
   str_copy(module->family, sizeof(module->family), news->family);
   str_copy(module->version, sizeof(module->version), news->version);
+  if (!module->edition.program[0])
+    str_copy(module->versions->configured_file, sizeof(module->versions->configured_file), news->binary);
   protections_take(&module->protections, news->protections, news->protections_count);
   module->listener_count = 0;
   for (pb_size_t i = 0; i < news->listeners_count && module->listener_count < 8; i++) {
@@ -367,6 +371,23 @@ static void on_spawn_failed(struct lifecycle *lifecycle, const supervisor_contro
     next_step_tell(module, news->next_step, news->delay_ms);
 }
 
+static void reconfigured_tell(struct lifecycle *lifecycle) {
+  if (lifecycle->options.on_reconfigured)
+    lifecycle->options.on_reconfigured(lifecycle->options.arg);
+}
+
+/* What the supervisor says that it runs. A process that never became ready is given what counts now. */
+static void process_edition_take(struct lifecycle_module *module, const supervisor_control_v1_ProcessEntry *news) {
+  struct lifecycle_versions *versions = module->versions;
+  if (str_equal(versions->configured_file, news->program)) /* it was told before: where the staged one lies */
+    versions->configured_file[0] = '\0';
+  if (!str_equal(module->edition.program, news->program))
+    module->edition.version[0] = '\0';
+  str_copy(module->edition.program, sizeof(module->edition.program), news->program);
+  if (news->pid && news->config && lifecycle_config_find(versions, news->config))
+    module->edition.config = news->config;
+}
+
 /* The first list also orders what is down to start: the supervisor starts no module before the core says so. */
 static void on_process_entry(struct lifecycle_control *control, const supervisor_control_v1_ProcessEntry *news) {
   struct lifecycle *lifecycle = control->lifecycle;
@@ -381,7 +402,7 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
     module->starts = news->starts;
     if (news->role != supervisor_control_v1_ProcessRole_PROCESS_ROLE_UNSPECIFIED)
       module->role = (enum lifecycle_role)(news->role - 1);
-    str_copy(module->program, sizeof(module->program), news->program);
+    process_edition_take(module, news);
     lifecycle_hold_adopt(module, news->held, news->hold_reason);
     if (news->starts > 1)
       module->restarts = news->starts - 1;
@@ -399,7 +420,9 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   if (!news->last)
     return;
   if (!lifecycle->discovery)
-    lifecycle_upgrade_reconcile(lifecycle); /* later lists tell of what this core itself ordered */
+    lifecycle_upgrade_reconcile(lifecycle); /* later lists tell of what this core itself ordered, */
+  else
+    reconfigured_tell(lifecycle); /* and come when news were lost */
   STAILQ_FOREACH(module, &lifecycle->modules, entry)
   if (module->supervised && !module->pid && module->hold == LIFECYCLE_HOLD_NONE && module->role == LIFECYCLE_CURRENT)
     lifecycle_control_start(control, module->id, NULL);
@@ -455,6 +478,9 @@ static void deliver(void *argument) {
       break;
     case supervisor_control_v1_ControlMessage_refused_tag:
       on_refused(lifecycle, pb->in_reply_to, &pb->body.refused);
+      break;
+    case supervisor_control_v1_ControlMessage_reconfigured_tag:
+      reconfigured_tell(lifecycle);
       break;
     case supervisor_control_v1_ControlMessage_accepted_tag:
       lifecycle_upgrade_accepted(lifecycle, pb->in_reply_to);

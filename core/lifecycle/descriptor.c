@@ -103,6 +103,10 @@ bool lifecycle_descriptor_check(const struct lifecycle_module *module,
   if (!str_is_empty(module->family) && !str_equal(module->family, descriptor->protocol_family))
     return error_set(err, ERR_MODULE_DESCRIPTOR, "configured for family %.31s, but the module speaks %.31s",
                      module->family, descriptor->protocol_family);
+  const char *wanted = module->role == LIFECYCLE_CANDIDATE ? module->versions->wanted_version : "";
+  if (wanted[0] && !str_equal(descriptor->module_version, wanted))
+    return error_set(err, ERR_MODULE_DESCRIPTOR, "version %.63s was asked for, and the module says it is %.63s", wanted,
+                     descriptor->module_version);
   for (size_t i = 0; i < descriptor->n_runtime_modes; i++)
     sidecar = sidecar || descriptor->runtime_modes[i] == CORE__MODULE__V1__RUNTIME_MODE__RUNTIME_MODE_SIDECAR;
   if (!sidecar)

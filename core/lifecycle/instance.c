@@ -205,6 +205,7 @@ static void described(struct lifecycle_instance *instance, const struct core_rpc
     lifecycle_instance_end(instance, LIFECYCLE_ON_REFUSED, cause);
     return;
   }
+  lifecycle_versions_heard(instance->module, instance->descriptor->module_version);
   if (lifecycle_instance_event(instance, LIFECYCLE_ON_DESCRIBED, NULL))
     step_initialize(instance);
 }
@@ -240,9 +241,8 @@ static void initialize_fill(struct lifecycle_instance *instance, Core__Module__V
   const struct lifecycle_options *options = &module->lifecycle->options;
   request->module_id = module->name;
   request->generation = instance->generation;
-  request->config_json.data = (uint8_t *)(uintptr_t)(module->configured ? module->config.config_json : "{}");
-  request->config_json.len = module->configured ? module->config.config_length : 2;
-  request->config_revision = module->config_revision;
+  request->config_json.data = (uint8_t *)(uintptr_t)lifecycle_config_text(module, &request->config_json.len);
+  request->config_revision = module->edition.config;
   request->spi_version = (char *)(uintptr_t)LIFECYCLE_SPI_VERSION;
   request->spi_socket = module->spi_path;
   request->runtime_mode = CORE__MODULE__V1__RUNTIME_MODE__RUNTIME_MODE_SIDECAR;

@@ -123,7 +123,6 @@ static struct lifecycle_module *module_make(struct lifecycle *lifecycle, const c
   module->lifecycle = lifecycle;
   module->config = config_default;
   module->id = base_strdup(module_id);
-  module->config_revision = 1;
   TAILQ_INIT(&module->witnesses);
   module->runtime_path = base_asprintf("%s/modules/%s/runtime.sock", lifecycle->run_dir, module_id);
   module->spi_path = base_asprintf("%s/core/spi/%s.sock", lifecycle->run_dir, module_id);
@@ -174,6 +173,7 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
   module->name = base_strdup(module_id);
   module->versions = BASE_NEW(struct lifecycle_versions);
   module->versions->first = module;
+  STAILQ_INIT(&module->versions->configs);
   for (size_t i = 0; i < lifecycle->options.module_count; i++)
     if (str_equal(lifecycle->options.modules[i].module_id, module_id)) {
       module->config = lifecycle->options.modules[i];
@@ -196,6 +196,7 @@ struct lifecycle_module *lifecycle_module_second(struct lifecycle *lifecycle, co
   second->versions = first->versions;
   second->versions->second = second;
   second->role = LIFECYCLE_RETIRED;
+  second->edition.config = first->versions->current.config;
   second->config = first->config;
   second->configured = first->configured;
   second->supervised = first->supervised;
@@ -257,7 +258,8 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
   for (size_t i = 0; ok && i < options->module_count; i++)
     if (!lifecycle_module_ensure(lifecycle, options->modules[i].module_id))
       ok = error_set(err, ERR_IO, "the SPI socket of module %s cannot be made", options->modules[i].module_id);
-  ok = ok && lifecycle_versions_restore(lifecycle, err) && lifecycle_quarantine_restore(lifecycle, err);
+  ok = ok && lifecycle_versions_restore(lifecycle, err) && lifecycle_configs_restore(lifecycle, err) &&
+       lifecycle_quarantine_restore(lifecycle, err);
   if (ok && options->control_fd >= 0) {
     lifecycle->control = lifecycle_control_open(lifecycle, options->control_fd, err);
     ok = lifecycle->control != NULL; /* discovery starts when the supervisor has told what runs */
@@ -265,6 +267,10 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
     lifecycle->discovery = lifecycle_discovery_start(lifecycle, err);
     ok = lifecycle->discovery != NULL;
   }
+  struct lifecycle_module *module;
+  STAILQ_FOREACH(module, &lifecycle->modules, entry)
+  if (ok && !lifecycle->control) /* with a supervisor: when it has told what runs */
+    lifecycle_configure_adopt(module->versions);
   if (!ok) {
     lifecycle_stop(lifecycle);
     lifecycle_free(&lifecycle); /* what posts tasks comes last, and did not begin */
@@ -396,9 +402,8 @@ bool lifecycle_instance_is_granted(const struct lifecycle_instance *instance, co
 }
 
 const char *lifecycle_instance_config(const struct lifecycle_instance *instance, size_t *length, uint64_t *revision) {
-  *revision = instance->module->config_revision;
-  *length = instance->module->configured ? instance->module->config.config_length : 2;
-  return instance->module->configured ? instance->module->config.config_json : "{}";
+  *revision = instance->module->edition.config;
+  return lifecycle_config_text(instance->module, length);
 }
 
 /* ---- who carries out calls ---- */

@@ -64,11 +64,13 @@ struct lifecycle_module_config {
 
 struct lifecycle_options {
   struct core_rpc_loop *loop;
-  struct store *store; /* remembers what is quarantined; NULL (tests): nothing does */
+  struct store *store;     /* remembers what is quarantined, programs and configurations; NULL (tests): nothing does */
+  struct secrets *secrets; /* seals configurations there; NULL (tests): they are not kept there */
   struct policy *policy;
   struct psg *psg;
   struct observe *observe;
   const char *run_dir;
+  const char *versions_dir; /* of programs by version; NULL or "": none */
   const char *log_level;
   int control_fd; /* the supervisor's channel; -1: none */
   int watch_fd;   /* an inotify descriptor to use, -1: none. It stays the caller's */
@@ -77,6 +79,8 @@ struct lifecycle_options {
   const struct lifecycle_module_config *modules;
   size_t module_count;
   void (*on_shutdown)(void *arg); /* the supervisor is gone: drain and leave (LIF-13) */
+  /* gatehouse.yaml says something else: lifecycle_reconfigure is to be called with what it says. */
+  void (*on_reconfigured)(void *arg);
   /* An instance became able (or unable) to carry out calls. */
   void (*on_serving)(void *arg, const struct lifecycle_instance *instance, bool serving);
   void *arg;
@@ -163,15 +167,27 @@ typedef void lifecycle_done(void *arg, const struct error *err);
 bool lifecycle_release(struct lifecycle *lifecycle, const char *module_id, lifecycle_done *done, void *arg,
                        struct error *err);
 
-/* Upgrades (LIF-9): starts that program as a candidate beside the module's current process; it takes over when it has
- * held for probation_ms (0: as configured), and goes by itself when it does not. Returns when it is under way.
- * *generation: of the process that serves now. who: for the history. Errors: ERR_MODULE_UNKNOWN, ERR_MODULE_PHASE (not
- * ready, or an upgrade is under way), ERR_ARGUMENT_INVALID (no such program), ERR_UNSUPPORTED (without a supervisor),
- * ERR_UNAVAILABLE (the supervisor takes no orders now). */
-bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, uint32_t probation_ms,
-                       const char *who, uint64_t *generation, struct error *err);
-/* Ends an upgrade that is under way, or goes back to the program before, which has proven itself: it takes over as soon
- * as it is ready (LIF-10). Errors as above; ERR_MODULE_PHASE also when there is none before. */
+/* Upgrades (LIF-9): starts that program as a candidate beside the module's current process, with the same
+ * configuration; it takes over when it has held for probation_ms (0: as configured), and goes by itself when it does
+ * not. Returns when it is under way. The program by its path, or, where that is "", by its version, which it must then
+ * say of itself. *generation: of the process that serves now. who: for the history. Errors: ERR_MODULE_UNKNOWN,
+ * ERR_MODULE_PHASE (not ready, or an upgrade is under way), ERR_ARGUMENT_INVALID (no such program),
+ * ERR_MODULE_VERSION_UNKNOWN, ERR_MODULE_VERSION_AMBIGUOUS, ERR_UNSUPPORTED (without a supervisor), ERR_UNAVAILABLE
+ * (the supervisor takes no orders now). */
+bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, const char *version,
+                       uint32_t probation_ms, const char *who, uint64_t *generation, struct error *err);
+/* The same for another configuration of the same program (SPI-15): a JSON object, which is checked against the schema
+ * that the module declares, and then by the module itself; length 0: what gatehouse.yaml says. *revision: its number in
+ * the history. Errors as above; ERR_MODULE_CONFIG: it is not valid, or the one in force. */
+bool lifecycle_configure(struct lifecycle *lifecycle, const char *module_id, const char *json, size_t length,
+                         uint32_t probation_ms, const char *who, uint64_t *generation, uint64_t *revision,
+                         struct error *err);
+/* What gatehouse.yaml says of the modules now, of which only the configurations are taken: one that changed takes the
+ * same road; of a module that does not serve it counts at once. Texts are borrowed for the life of the room. */
+void lifecycle_reconfigure(struct lifecycle *lifecycle, const struct lifecycle_module_config *modules, size_t count);
+/* Ends an upgrade that is under way, or goes back to the program and the configuration before, which have proven
+ * themselves: they take over as soon as they are ready (LIF-10). Errors as above; ERR_MODULE_PHASE also when there is
+ * none before. */
 bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, const char *who, uint64_t *generation,
                         struct error *err);
 

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "core/lifecycle/deaths.h"
+#include "core/lifecycle/known.h"
 #include "core/lifecycle/lifecycle.h"
 #include "core/lifecycle/probe.h"
 #include "sdk/base/secret.h"
@@ -122,16 +123,37 @@ enum lifecycle_upgrade_phase {
   LIFECYCLE_UPGRADE_RETIRING,     /* the candidate took over; the old one is on its way out */
 };
 
-#define LIFECYCLE_PROGRAM_BYTES 256
 #define LIFECYCLE_CHANGES_MAX 32
 
-/* The programs of a module and the change that is under way. One per module; its processes share it. */
+/* What a process of a module runs, and with what. */
+struct lifecycle_edition {
+  char program[LIFECYCLE_PROGRAM_BYTES]; /* "": as configured */
+  char version[LIFECYCLE_VERSION_BYTES]; /* that it says of itself; "": it was not heard yet */
+  uint64_t config;                       /* revision of its configuration; 0: of a module that gatehouse.yaml does not
+                                            name, which has none */
+};
+
+/* A configuration that a module has, had, or is to have. Never changed: another one has another revision. */
+struct lifecycle_config {
+  STAILQ_ENTRY(lifecycle_config) entry;
+  uint64_t revision;
+  enum { LIFECYCLE_CONFIG_WRITING, LIFECYCLE_CONFIG_WRITTEN, LIFECYCLE_CONFIG_LOST } stored;
+  char *json;
+  size_t length;
+};
+
+/* The programs and configurations of a module, and the change that is under way. One per module; its processes share
+ * it. */
 struct lifecycle_versions {
   struct lifecycle_module *first, *second; /* second: NULL before the first upgrade */
-  char program[LIFECYCLE_PROGRAM_BYTES];   /* of the current process; "": as configured */
-  char previous[LIFECYCLE_PROGRAM_BYTES];
+  struct lifecycle_edition current;        /* what the current process runs, and is restarted with */
+  struct lifecycle_edition previous;
   bool has_previous;
-  char configured[LIFECYCLE_PROGRAM_BYTES];                             /* when the program was promoted */
+  char configured[LIFECYCLE_PROGRAM_BYTES];      /* program that gatehouse.yaml named when that was decided, */
+  uint64_t file_config;                          /* and revision of what it said as configuration */
+  char configured_file[LIFECYCLE_PROGRAM_BYTES]; /* where the configured program lies; "": not known */
+  STAILQ_HEAD(, lifecycle_config) configs;
+  uint64_t config_last;                                                 /* highest revision */
   Core__Admin__V1__ModuleVersionChange *changes[LIFECYCLE_CHANGES_MAX]; /* newest first */
   size_t change_count;
 
@@ -140,6 +162,8 @@ struct lifecycle_versions {
   bool proven;                        /* it was current once: it takes over as soon as it is ready */
   bool emergency;                     /* the old one is given up already */
   char who[64];
+  char wanted_version[LIFECYCLE_VERSION_BYTES]; /* that the candidate must say of itself; "": any */
+  bool file_waits; /* gatehouse.yaml changed meanwhile; it is looked at when this change is over */
   uint32_t probation_ms;
   int64_t deadline_us; /* of the phase */
   uint64_t stage_sequence;
@@ -155,11 +179,10 @@ struct lifecycle_module {
   char *name; /* the module's id */
   struct lifecycle_versions *versions;
   enum lifecycle_role role;
-  char program[LIFECYCLE_PROGRAM_BYTES]; /* that it was staged with; "": as configured */
+  struct lifecycle_edition edition;
   uint32_t starts;                       /* in this boot of the supervisor */
   struct lifecycle_module_config config; /* borrowed texts; zero when the module is not configured */
   bool configured;
-  uint64_t config_revision;
   struct core_rpc_listener *spi_listener, *spi_http_listener;
   char *runtime_path, *spi_path;
   ino_t runtime_inode; /* of the socket file the instance was dialled at */
@@ -319,12 +342,49 @@ void lifecycle_upgrade_reconcile(struct lifecycle *lifecycle);
  * none. */
 bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *reason);
 void lifecycle_upgrade_stop(struct lifecycle_versions *versions);
+/* The current process of the module, when it can be changed now; NULL: *err says why not. */
+struct lifecycle_module *lifecycle_upgrade_changeable(struct lifecycle *lifecycle, const char *module_id,
+                                                      struct error *err);
+/* Begins the road for that edition. version: that the program must say of itself; "": any. */
+bool lifecycle_upgrade_begin(struct lifecycle_module *current, const struct lifecycle_edition *edition,
+                             const char *version, uint32_t probation_ms, const char *who, struct error *err);
+
+/* configure.c: what gatehouse.yaml says as configuration, when it says something new. Adopt: nothing runs yet, or
+ * nobody can start anything beside it, so it counts at once. Changed: by the road, where the module serves. */
+void lifecycle_configure_adopt(struct lifecycle_versions *versions);
+/* Whatever is not known of a configuration, or not any more, is as gatehouse.yaml says. */
+void lifecycle_configure_fill(struct lifecycle_versions *versions);
+void lifecycle_configure_changed(struct lifecycle_versions *versions);
+
+/* configs.c: the configurations themselves, sealed in the store. */
+/* Its revision: that of the same text, or a new one. */
+uint64_t lifecycle_config_keep(struct lifecycle_versions *versions, const char *json, size_t length);
+/* NULL: not known (any more). */
+const struct lifecycle_config *lifecycle_config_find(const struct lifecycle_versions *versions, uint64_t revision);
+/* What gatehouse.yaml says now; 0: it does not name the module. */
+uint64_t lifecycle_config_of_file(struct lifecycle_versions *versions);
+/* What that process is given. Borrowed; valid until control returns to the loop. */
+const char *lifecycle_config_text(const struct lifecycle_module *module, size_t *length);
+bool lifecycle_configs_restore(struct lifecycle *lifecycle, struct error *err);
+/* Forgets those that nothing refers to any more. */
+void lifecycle_configs_prune(struct lifecycle_versions *versions, struct store_batch *batch);
+void lifecycle_configs_free(struct lifecycle_versions *versions);
 
 /* versions.c: what is remembered of a module's programs. */
 bool lifecycle_versions_restore(struct lifecycle *lifecycle, struct error *err);
-void lifecycle_versions_write(const struct lifecycle_versions *versions);
-void lifecycle_versions_note(struct lifecycle_versions *versions, const char *from, const char *to, const char *verdict,
-                             const char *cause, uint64_t generation);
+void lifecycle_versions_write(struct lifecycle_versions *versions);
+void lifecycle_versions_note(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
+                             const struct lifecycle_edition *to, const char *verdict, const char *cause,
+                             uint64_t generation);
+/* Makes an edition the current one; the one before is gone back to when it has proven itself (forward). Writes nothing.
+ */
+void lifecycle_versions_remember(struct lifecycle_versions *versions, const struct lifecycle_edition *edition,
+                                 bool forward);
+/* The module's process said of which version it is. */
+void lifecycle_versions_heard(struct lifecycle_module *module, const char *version);
+/* What can be named by its version. */
+void lifecycle_versions_known(const struct lifecycle_versions *versions, struct lifecycle_known *known);
+/* With what can be named by its version. Free with the generated function. */
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions);
 const char *lifecycle_upgrade_phase_name(enum lifecycle_upgrade_phase phase);
 void lifecycle_versions_free(struct lifecycle_versions **versions);
@@ -361,7 +421,8 @@ bool lifecycle_control_end(struct lifecycle_control *control, const char *module
                            struct error *err);
 void lifecycle_control_hold(struct lifecycle_control *control, const char *module_id, bool held, const char *reason,
                             enum error_code code);
-void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation);
+void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation,
+                                    uint64_t config);
 bool lifecycle_control_restart(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                                struct error *err);
 

@@ -132,7 +132,7 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   snprintf(id, sizeof(id), "%s@%llu", module->name, (unsigned long long)module->process_generation);
   Core__Admin__V1__ProcessStatus *status = process_new(module->role == LIFECYCLE_CURRENT ? module->name : id);
   status->role = text(roles[module->role]);
-  status->program = text(module->program);
+  status->program = text(module->edition.program);
   const struct lifecycle_instance *instance = module->instance;
   /* A new process that has not shown its socket yet must not look like the old one. */
   if (instance && module->pid && instance->generation != module->process_generation)

@@ -1,14 +1,15 @@
-/* upgrade.c: the road of a new program of a module (LIF-9, LIF-10).
+/* upgrade.c: the road of a new edition of a module: another program, another configuration, or both (LIF-9, LIF-10).
  *
  *   starting      the supervisor stages the module's other process with the program and starts it; it goes through all
- *                 phases up to ready while the current one serves. Refused, dead or late: rolled back.
+ *                 phases, with its configuration, up to ready while the current one serves. Refused, dead or late:
+ *                 rolled back.
  *   probation     both accept on the same listeners, and calls of the core are divided between them. Every TICK_MS the
  *                 two are compared (verdict.h). Dead, degraded or worse: rolled back.
  *   retiring      it held: it is promoted and written down; the old one hands over (drains while it serves what comes
  * on open connections) and ends. rolling back  the candidate hands over in the same way, or is killed when it never
  * served; the current one has gone on as if nothing had been.
  *
- * A program that was current before has proven itself: it takes over as soon as it is ready. When the current one is
+ * An edition that was current before has proven itself: it takes over as soon as it is ready. When the current one is
  * given up (LIF-8) the other takes its place at once. Whatever dies in the middle: the supervisor's word of which
  * process is current counts, and a candidate whose core is gone is taken back. */
 #include <errno.h>
@@ -54,9 +55,12 @@ static void phase_end(struct lifecycle_versions *versions) {
   versions->candidate = NULL;
   versions->proven = versions->emergency = false;
   versions->stage_sequence = 0;
+  if (versions->file_waits)
+    tick_later(versions);
 }
 
 void lifecycle_upgrade_stop(struct lifecycle_versions *versions) {
+  versions->file_waits = false;
   phase_end(versions);
 }
 
@@ -71,8 +75,8 @@ static void roll_back(struct lifecycle_versions *versions, const char *cause) {
                 (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_READY ||
                  instance->state == LIFECYCLE_DEGRADED);
   versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
-  lifecycle_versions_note(versions, lifecycle_module_current(versions)->program, candidate->program, "rolled back",
-                          cause, candidate->process_generation);
+  lifecycle_versions_note(versions, &versions->current, &candidate->edition, "rolled back", cause,
+                          candidate->process_generation);
   if (instance && instance->generation == candidate->process_generation)
     lifecycle_instance_event(instance, LIFECYCLE_ON_ROLLBACK_ORDERED, cause);
   if (!candidate->pid) {
@@ -103,22 +107,21 @@ static void take_over(struct lifecycle_versions *versions, struct lifecycle_modu
                     candidate->instance && candidate->instance->state == LIFECYCLE_READY);
 }
 
-static void remember(struct lifecycle_versions *versions, const char *program, bool forward) {
-  const char *configured = versions->first->config.binary;
-  versions->has_previous = forward;
-  str_copy(versions->previous, sizeof(versions->previous), forward ? versions->program : "");
-  str_copy(versions->program, sizeof(versions->program), program);
-  str_copy(versions->configured, sizeof(versions->configured), configured ? configured : "");
-}
-
+/* Not before its configuration is on disk: whoever comes after us must be able to go on with it. */
 static void promote(struct lifecycle_versions *versions, const char *cause) {
   struct lifecycle_module *candidate = versions->candidate, *old = lifecycle_module_other(candidate);
-  char before[LIFECYCLE_PROGRAM_BYTES];
-  str_copy(before, sizeof(before), versions->program);
-  remember(versions, candidate->program, !versions->proven);
+  const struct lifecycle_edition before = versions->current;
+  const struct lifecycle_config *config = lifecycle_config_find(versions, candidate->edition.config);
+  if (config && config->stored == LIFECYCLE_CONFIG_WRITING)
+    return; /* the next tick asks again */
+  if (config && config->stored == LIFECYCLE_CONFIG_LOST) {
+    roll_back(versions, "the store did not take its configuration");
+    return;
+  }
+  lifecycle_versions_remember(versions, &candidate->edition, !versions->proven);
   take_over(versions, candidate);
   versions->phase = LIFECYCLE_UPGRADE_RETIRING;
-  lifecycle_versions_note(versions, before, candidate->program, "promoted", cause, candidate->process_generation);
+  lifecycle_versions_note(versions, &before, &candidate->edition, "promoted", cause, candidate->process_generation);
   if (old->hold == LIFECYCLE_HOLD_QUARANTINED)
     lifecycle_quarantine_end(old);
   core_rpc_timer_cancel(&old->retry_timer);
@@ -189,7 +192,8 @@ static void probation_begin(struct lifecycle_versions *versions) {
   look_at(lifecycle_module_other(versions->candidate), &versions->begin[OLD]);
   look_at(versions->candidate, &versions->begin[NEW]);
   log_event(LOG_INFO, "lifecycle", "a new version is on probation", LOG_TEXT("module", versions->first->name),
-            LOG_TEXT("program", versions->candidate->program), LOG_INT("milliseconds", versions->probation_ms));
+            LOG_TEXT("program", versions->candidate->edition.program),
+            LOG_INT("config", versions->candidate->edition.config), LOG_INT("milliseconds", versions->probation_ms));
   if (versions->proven)
     promote(versions, "it was current before, and is ready");
 }
@@ -236,10 +240,14 @@ static void start_watch(struct lifecycle_versions *versions) {
 static void tick(void *argument) {
   struct lifecycle_versions *versions = argument;
   versions->timer = NULL;
-  if (versions->phase == LIFECYCLE_UPGRADE_STARTING && !versions->emergency)
+  if (versions->phase == LIFECYCLE_UPGRADE_NONE && versions->file_waits) {
+    versions->file_waits = false;
+    lifecycle_configure_changed(versions);
+  } else if (versions->phase == LIFECYCLE_UPGRADE_STARTING && !versions->emergency) {
     start_watch(versions);
-  else if (versions->phase == LIFECYCLE_UPGRADE_PROBATION)
+  } else if (versions->phase == LIFECYCLE_UPGRADE_PROBATION) {
     probation_watch(versions);
+  }
   if (versions->phase != LIFECYCLE_UPGRADE_NONE)
     tick_later(versions);
 }
@@ -263,9 +271,9 @@ static struct lifecycle_module *process_beside(struct lifecycle_module *current,
   return other;
 }
 
-static bool stage(struct lifecycle_versions *versions, struct lifecycle_module *candidate, const char *program,
-                  const char *who, struct error *err) {
-  if (!lifecycle_control_stage(room(versions)->control, candidate->name, candidate->id, program,
+static bool stage(struct lifecycle_versions *versions, struct lifecycle_module *candidate,
+                  const struct lifecycle_edition *edition, const char *who, struct error *err) {
+  if (!lifecycle_control_stage(room(versions)->control, candidate->name, candidate->id, edition->program,
                                &versions->stage_sequence, err))
     return false;
   lifecycle_deaths_forgive(&candidate->deaths);
@@ -273,19 +281,21 @@ static bool stage(struct lifecycle_versions *versions, struct lifecycle_module *
   candidate->plan = LIFECYCLE_PLAN_NONE;
   candidate->role = LIFECYCLE_CANDIDATE;
   candidate->fault[0] = '\0';
-  str_copy(candidate->program, sizeof(candidate->program), program);
+  candidate->edition = *edition;
+  versions->wanted_version[0] = '\0';
   str_copy(versions->who, sizeof(versions->who), who);
   versions->candidate = candidate;
   versions->phase = LIFECYCLE_UPGRADE_STARTING;
   versions->deadline_us = after_ms(lifecycle_module_start_timeout_ms(candidate) + STAGE_GRACE_MS);
   tick_later(versions);
   log_event(LOG_INFO, "lifecycle", "an upgrade began", LOG_TEXT("module", candidate->name),
-            LOG_TEXT("program", program_text(program)), LOG_TEXT("who", who));
+            LOG_TEXT("program", program_text(edition->program)), LOG_INT("config", edition->config),
+            LOG_TEXT("who", who));
   return true;
 }
 
-/* The module that can be changed now; NULL: *err says why not. */
-static struct lifecycle_module *changeable(struct lifecycle *lifecycle, const char *module_id, struct error *err) {
+struct lifecycle_module *lifecycle_upgrade_changeable(struct lifecycle *lifecycle, const char *module_id,
+                                                      struct error *err) {
   struct lifecycle_module *current = lifecycle_module_named(lifecycle, module_id);
   if (!current) {
     error_set(err, ERR_MODULE_UNKNOWN, NULL);
@@ -303,24 +313,52 @@ static struct lifecycle_module *changeable(struct lifecycle *lifecycle, const ch
   return NULL;
 }
 
-bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, uint32_t probation_ms,
-                       const char *who, uint64_t *generation, struct error *err) {
-  struct stat status;
-  struct lifecycle_module *current = changeable(lifecycle, module_id, err);
-  *generation = 0;
-  if (!current)
+bool lifecycle_upgrade_begin(struct lifecycle_module *current, const struct lifecycle_edition *edition,
+                             const char *version, uint32_t probation_ms, const char *who, struct error *err) {
+  struct lifecycle_versions *versions = current->versions;
+  struct lifecycle_module *candidate = process_beside(current, err);
+  if (!candidate || !stage(versions, candidate, edition, who, err))
     return false;
+  versions->probation_ms = probation_ms ? probation_ms : current->config.probation_ms;
+  str_copy(versions->wanted_version, sizeof(versions->wanted_version), version);
+  return true;
+}
+
+static bool program_is_good(const char *program, struct error *err) {
+  struct stat status;
   if (program[0] != '/' || strlen(program) >= LIFECYCLE_PROGRAM_BYTES)
     return error_set(err, ERR_ARGUMENT_INVALID, "the program is an absolute path of at most %d bytes",
                      LIFECYCLE_PROGRAM_BYTES - 1);
   if (stat(program, &status) != 0 && errno == ENOENT) /* the rest is for the supervisor to say */
     return error_set(err, ERR_ARGUMENT_INVALID, "there is no such program");
-  struct lifecycle_module *candidate = process_beside(current, err);
-  if (!candidate)
+  return true;
+}
+
+static bool program_of_version(struct lifecycle_versions *versions, const char *version, char *program, size_t bytes,
+                               struct error *err) {
+  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
+  lifecycle_versions_known(versions, known);
+  const struct lifecycle_known_program *found = lifecycle_known_find(known, version, err);
+  if (found)
+    str_copy(program, bytes, found->program);
+  base_free(known);
+  return found != NULL;
+}
+
+bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, const char *version,
+                       uint32_t probation_ms, const char *who, uint64_t *generation, struct error *err) {
+  struct lifecycle_module *current = lifecycle_upgrade_changeable(lifecycle, module_id, err);
+  *generation = 0;
+  if (!current)
     return false;
-  struct lifecycle_versions *versions = current->versions;
-  versions->probation_ms = probation_ms ? probation_ms : current->config.probation_ms;
-  return stage(versions, candidate, program, who, err);
+  struct lifecycle_edition edition = {.config = current->versions->current.config};
+  if (program[0] ? !program_is_good(program, err)
+                 : !program_of_version(current->versions, version, edition.program, sizeof(edition.program), err))
+    return false;
+  if (program[0])
+    str_copy(edition.program, sizeof(edition.program), program);
+  *generation = current->process_generation;
+  return lifecycle_upgrade_begin(current, &edition, program[0] ? "" : version, probation_ms, who, err);
 }
 
 bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, const char *who, uint64_t *generation,
@@ -336,13 +374,12 @@ bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, cons
     roll_back(versions, cause);
     return true;
   }
-  current = changeable(lifecycle, module_id, err);
+  current = lifecycle_upgrade_changeable(lifecycle, module_id, err);
   if (!current)
     return false;
   if (!versions->has_previous)
     return error_set(err, ERR_MODULE_PHASE, "there is no version before this one");
-  struct lifecycle_module *candidate = process_beside(current, err);
-  if (!candidate || !stage(versions, candidate, versions->previous, who, err))
+  if (!lifecycle_upgrade_begin(current, &versions->previous, "", 0, who, err))
     return false;
   versions->proven = true;
   return true;
@@ -382,16 +419,17 @@ void lifecycle_upgrade_refused(struct lifecycle *lifecycle, uint64_t sequence, u
                ? "the supervisor finds no program there that it can execute"
                : "the supervisor does not take it (reason %u)",
            reason);
-  lifecycle_versions_note(versions, versions->program, candidate->program, "refused", cause, 0);
+  lifecycle_versions_note(versions, &versions->current, &candidate->edition, "refused", cause, 0);
   bool emergency = versions->emergency;
   struct lifecycle_module *current = lifecycle_module_current(versions);
   phase_end(versions);
   if (!emergency) {
     candidate->role = LIFECYCLE_RETIRED;
   } else if (candidate == current || candidate == versions->first) { /* at the start: as configured, then */
-    remember(versions, "", false);
+    const struct lifecycle_edition configured = {.config = versions->current.config};
+    lifecycle_versions_remember(versions, &configured, false);
     candidate->role = LIFECYCLE_CURRENT;
-    candidate->program[0] = '\0';
+    candidate->edition = configured;
     lifecycle_control_start(lifecycle->control, candidate->id, NULL);
   } else {
     candidate->role = LIFECYCLE_RETIRED;
@@ -424,50 +462,54 @@ void lifecycle_upgrade_ended(struct lifecycle_module *module, const char *text) 
 bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *reason) {
   struct lifecycle_versions *versions = module->versions;
   const char *fallback = module->config.fallback ? module->config.fallback : "";
-  const char *to = versions->has_previous ? versions->previous : fallback;
-  char program[LIFECYCLE_PROGRAM_BYTES], before[LIFECYCLE_PROGRAM_BYTES], cause[LIFECYCLE_REASON_BYTES];
+  const struct lifecycle_edition before = versions->current;
+  struct lifecycle_edition to =
+      versions->has_previous ? versions->previous : (struct lifecycle_edition){.config = before.config};
+  char cause[LIFECYCLE_REASON_BYTES];
   if (versions->emergency && module->role == LIFECYCLE_CURRENT)
     return true; /* the other one is about to take its place */
   if (!module->lifecycle->control || !module->supervised || module->role != LIFECYCLE_CURRENT ||
       versions->phase != LIFECYCLE_UPGRADE_NONE ||
-      (!versions->has_previous && (!fallback[0] || str_equal(fallback, versions->program))))
+      (!versions->has_previous && (!fallback[0] || str_equal(fallback, before.program))))
     return false;
+  if (!versions->has_previous)
+    str_copy(to.program, sizeof(to.program), fallback);
   struct lifecycle_module *other = process_beside(module, NULL);
-  str_copy(program, sizeof(program), to);
-  str_copy(before, sizeof(before), versions->program);
-  if (!other || other->pid || !stage(versions, other, program, WHO_CORE, NULL))
+  if (!other || other->pid || !stage(versions, other, &to, WHO_CORE, NULL))
     return false;
   versions->emergency = true;
   snprintf(cause, sizeof(cause), "%s: %.220s", versions->has_previous ? "cannot hold" : "cannot hold, fallback",
            reason);
-  remember(versions, program, false);
-  lifecycle_versions_note(versions, before, program, "rolled back", cause, module->process_generation);
+  lifecycle_versions_remember(versions, &to, false);
+  lifecycle_versions_note(versions, &before, &to, "rolled back", cause, module->process_generation);
   if (module->instance) {
     if (module->instance->channel)
       lifecycle_instance_end(module->instance, LIFECYCLE_ON_REFUSED, reason);
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_ROLLBACK_ORDERED, cause);
-    lifecycle_instance_event(module->instance, LIFECYCLE_ON_ROLLED_BACK, program_text(program));
+    lifecycle_instance_event(module->instance, LIFECYCLE_ON_ROLLED_BACK, program_text(to.program));
   }
   log_event(LOG_ERROR, "lifecycle", "a module cannot hold and goes back", LOG_TEXT("module", module->name),
-            LOG_TEXT("to", program_text(program)), LOG_TEXT("reason", reason));
+            LOG_TEXT("to", program_text(to.program)), LOG_INT("config", to.config), LOG_TEXT("reason", reason));
   return true;
 }
 
 /* ---- after a start ---- */
 
-/* A new supervisor knows only what is configured. */
-static void restore_program(struct lifecycle_versions *versions) {
+/* Nothing of the module has run under this supervisor, which knows only what is configured. */
+static void restore(struct lifecycle_versions *versions) {
   struct lifecycle_module *first = versions->first;
-  const char *configured = first->config.binary ? first->config.binary : "";
-  if (!str_equal(versions->configured, configured)) {
-    str_copy(versions->who, sizeof(versions->who), "the configuration");
-    lifecycle_versions_note(versions, versions->program, "", "promoted", "the configuration names another program now",
-                            0);
-    remember(versions, "", false);
-    lifecycle_versions_write(versions);
-  } else if (stage(versions, first, versions->program, WHO_CORE, NULL)) {
+  lifecycle_configure_adopt(versions);
+  if (versions->current.program[0] && lifecycle_module_current(versions) == first &&
+      first->hold != LIFECYCLE_HOLD_DISABLED && stage(versions, first, &versions->current, WHO_CORE, NULL))
     versions->emergency = true;
-  }
+}
+
+/* Promoted, and not written down, or the other way round: what runs counts. */
+static void take_at_its_word(struct lifecycle_versions *versions, const struct lifecycle_edition *runs) {
+  if (str_equal(runs->program, versions->current.program) && runs->config == versions->current.config)
+    return;
+  versions->current = *runs;
+  lifecycle_versions_write(versions);
 }
 
 static void reconcile(struct lifecycle_versions *versions) {
@@ -475,14 +517,11 @@ static void reconcile(struct lifecycle_versions *versions) {
   if (!current->supervised)
     return;
   if (current->starts == 0) {
-    if (versions->program[0] && current == versions->first && current->hold != LIFECYCLE_HOLD_DISABLED)
-      restore_program(versions);
+    restore(versions);
     return;
   }
-  if (!str_equal(current->program, versions->program)) { /* promoted, and not written down, or the other way round */
-    str_copy(versions->program, sizeof(versions->program), current->program);
-    lifecycle_versions_write(versions);
-  }
+  lifecycle_configure_fill(versions);
+  take_at_its_word(versions, &current->edition);
   if (other && versions->first->hold == LIFECYCLE_HOLD_QUARANTINED && current != versions->first) {
     char reason[LIFECYCLE_REASON_BYTES]; /* the row of the store names the module, not the process */
     str_copy(reason, sizeof(reason), versions->first->hold_reason);
@@ -490,8 +529,11 @@ static void reconcile(struct lifecycle_versions *versions) {
     if (current->hold != LIFECYCLE_HOLD_QUARANTINED)
       lifecycle_quarantine_begin(current, reason);
   }
-  if (!other || !other->pid)
+  if (!other || !other->pid) {
+    lifecycle_configure_changed(versions);
     return;
+  }
+  versions->file_waits = true; /* look at it once this is over */
   versions->candidate = other->role == LIFECYCLE_CANDIDATE ? other : current;
   str_copy(versions->who, sizeof(versions->who), WHO_CORE);
   tick_later(versions);

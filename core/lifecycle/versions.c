@@ -1,5 +1,6 @@
-/* versions.c: the programs of a module and the history of their changes (LIF-10): a row of the store for each module
- * that was ever upgraded, so that a promoted program is still the module's after the gateway was stopped. */
+/* versions.c: the editions of a module and the history of their changes (LIF-10): a row of the store for each module,
+ * so that a promoted program or configuration is still the module's after the gateway was stopped. What is in
+ * configurations is not here (configs.c). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +31,16 @@ const char *lifecycle_upgrade_phase_name(enum lifecycle_upgrade_phase phase) {
   return names[phase];
 }
 
-/* Borrows everything but the array of changes. */
+/* Borrows everything. */
 static void fill(const struct lifecycle_versions *versions, Core__Admin__V1__ModuleVersions *message) {
   core__admin__v1__module_versions__init(message);
-  message->program = (char *)(uintptr_t)versions->program;
-  message->previous = (char *)(uintptr_t)versions->previous;
+  message->program = (char *)(uintptr_t)versions->current.program;
+  message->version = (char *)(uintptr_t)versions->current.version;
+  message->config = versions->current.config;
+  message->previous = (char *)(uintptr_t)versions->previous.program;
+  message->previous_version = (char *)(uintptr_t)versions->previous.version;
+  message->previous_config = versions->previous.config;
+  message->file_config = versions->file_config;
   message->has_previous = versions->has_previous;
   message->configured = (char *)(uintptr_t)versions->configured;
   message->phase = (char *)(uintptr_t)lifecycle_upgrade_phase_name(versions->phase);
@@ -42,9 +48,19 @@ static void fill(const struct lifecycle_versions *versions, Core__Admin__V1__Mod
   message->changes = (Core__Admin__V1__ModuleVersionChange **)(uintptr_t)versions->changes;
 }
 
-static uint8_t *pack(const struct lifecycle_versions *versions, size_t *length) {
+/* known: NULL for none. */
+static uint8_t *pack(const struct lifecycle_versions *versions, const struct lifecycle_known *known, size_t *length) {
   Core__Admin__V1__ModuleVersions message;
+  Core__Admin__V1__KnownVersion items[LIFECYCLE_KNOWN_MAX], *pointers[LIFECYCLE_KNOWN_MAX];
   fill(versions, &message);
+  for (size_t i = 0; known && i < known->count; i++) {
+    core__admin__v1__known_version__init(&items[i]);
+    items[i].version = (char *)(uintptr_t)known->items[i].version;
+    items[i].program = (char *)(uintptr_t)known->items[i].program;
+    pointers[i] = &items[i];
+  }
+  message.known = pointers;
+  message.n_known = known ? known->count : 0;
   *length = core__admin__v1__module_versions__get_packed_size(&message);
   uint8_t *bytes = base_alloc(*length + 1);
   core__admin__v1__module_versions__pack(&message, bytes);
@@ -53,35 +69,85 @@ static uint8_t *pack(const struct lifecycle_versions *versions, size_t *length) 
 
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions) {
   size_t length;
-  uint8_t *bytes = pack(versions, &length);
+  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
+  lifecycle_versions_known(versions, known);
+  uint8_t *bytes = pack(versions, known, &length);
+  base_free(known);
   Core__Admin__V1__ModuleVersions *copy = core__admin__v1__module_versions__unpack(NULL, length, bytes);
   base_free(bytes);
   return copy;
 }
 
-void lifecycle_versions_write(const struct lifecycle_versions *versions) {
+void lifecycle_versions_write(struct lifecycle_versions *versions) {
   struct store *store = versions->first->lifecycle->options.store;
   char key[64];
   size_t length;
   if (!store)
     return;
   struct store_batch *batch = store_batch_create();
-  uint8_t *bytes = pack(versions, &length);
+  lifecycle_configs_prune(versions, batch);
+  uint8_t *bytes = pack(versions, NULL, &length);
   snprintf(key, sizeof(key), KEY_PREFIX "%s", versions->first->name);
   store_batch_put(batch, NAMESPACE, key, bytes, length, STORE_REVISION_ANY);
   store_commit(store, &batch, NULL, NULL);
   base_free(bytes);
 }
 
-void lifecycle_versions_note(struct lifecycle_versions *versions, const char *from, const char *to, const char *verdict,
-                             const char *cause, uint64_t generation) {
+void lifecycle_versions_remember(struct lifecycle_versions *versions, const struct lifecycle_edition *edition,
+                                 bool forward) {
+  const char *configured = versions->first->config.binary;
+  const struct lifecycle_edition next = *edition; /* it may be the one before */
+  versions->has_previous = forward;
+  versions->previous = forward ? versions->current : (struct lifecycle_edition){0};
+  versions->current = next;
+  str_copy(versions->configured, sizeof(versions->configured), configured ? configured : "");
+}
+
+void lifecycle_versions_heard(struct lifecycle_module *module, const char *version) {
+  str_copy(module->edition.version, sizeof(module->edition.version), version);
+  if (module->role == LIFECYCLE_CURRENT)
+    str_copy(module->versions->current.version, sizeof(module->versions->current.version), version);
+}
+
+/* The program as configured is one that can be named as long as the configuration names the same. */
+static void known_add(const struct lifecycle_versions *versions, const char *program, const char *version,
+                      struct lifecycle_known *known) {
+  const char *binary = versions->first->config.binary ? versions->first->config.binary : "";
+  if (program[0])
+    lifecycle_known_add(known, version, program, program);
+  else if (str_equal(versions->configured, binary))
+    lifecycle_known_add(known, version, "", versions->configured_file[0] ? versions->configured_file : NULL);
+}
+
+void lifecycle_versions_known(const struct lifecycle_versions *versions, struct lifecycle_known *known) {
+  const char *binary = versions->first->config.binary, *directory = versions->first->lifecycle->options.versions_dir;
+  const char *slash = binary ? strrchr(binary, '/') : NULL;
+  known->count = 0;
+  known_add(versions, versions->current.program, versions->current.version, known);
+  known_add(versions, versions->previous.program, versions->previous.version, known);
+  for (size_t i = 0; i < versions->change_count; i++) {
+    known_add(versions, versions->changes[i]->to, versions->changes[i]->to_version, known);
+    known_add(versions, versions->changes[i]->from, versions->changes[i]->from_version, known);
+  }
+  if (binary && directory)
+    lifecycle_known_scan(known, directory, slash ? slash + 1 : binary);
+  lifecycle_known_sort(known);
+}
+
+void lifecycle_versions_note(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
+                             const struct lifecycle_edition *to, const char *verdict, const char *cause,
+                             uint64_t generation) {
   Core__Admin__V1__ModuleVersionChange *change = malloc(sizeof(*change));
   if (!change)
     abort();
   core__admin__v1__module_version_change__init(change);
   change->at_ms = clock_wall_ms();
-  change->from = text(from);
-  change->to = text(to);
+  change->from = text(from->program);
+  change->from_version = text(from->version);
+  change->from_config = from->config;
+  change->to = text(to->program);
+  change->to_version = text(to->version);
+  change->to_config = to->config;
   change->verdict = text(verdict);
   change->cause = text(cause);
   change->who = text(versions->who);
@@ -92,9 +158,23 @@ void lifecycle_versions_note(struct lifecycle_versions *versions, const char *fr
   versions->changes[0] = change;
   versions->change_count++;
   log_event(str_equal(verdict, "promoted") ? LOG_INFO : LOG_WARN, "lifecycle", "an upgrade was decided",
-            LOG_TEXT("module", versions->first->name), LOG_TEXT("verdict", verdict), LOG_TEXT("from", from),
-            LOG_TEXT("to", to), LOG_TEXT("cause", cause), LOG_INT("generation", generation));
+            LOG_TEXT("module", versions->first->name), LOG_TEXT("verdict", verdict), LOG_TEXT("from", from->program),
+            LOG_TEXT("to", to->program), LOG_INT("from_config", from->config), LOG_INT("to_config", to->config),
+            LOG_TEXT("cause", cause), LOG_INT("generation", generation));
   lifecycle_versions_write(versions);
+}
+
+static struct lifecycle_edition edition_of(const char *program, const char *version, uint64_t config) {
+  struct lifecycle_edition edition = {.config = config};
+  str_copy(edition.program, sizeof(edition.program), program);
+  str_copy(edition.version, sizeof(edition.version), version);
+  return edition;
+}
+
+/* A revision is one text for ever, also when its row is gone. */
+static void revision_taken(struct lifecycle_versions *versions, uint64_t revision) {
+  if (revision > versions->config_last)
+    versions->config_last = revision;
 }
 
 static bool row_restore(void *arg, const struct store_row *row) {
@@ -103,12 +183,16 @@ static bool row_restore(void *arg, const struct store_row *row) {
   Core__Admin__V1__ModuleVersions *message = core__admin__v1__module_versions__unpack(NULL, row->length, row->value);
   if (module && message) {
     struct lifecycle_versions *versions = module->versions;
-    str_copy(versions->program, sizeof(versions->program), message->program);
-    str_copy(versions->previous, sizeof(versions->previous), message->previous);
+    versions->current = edition_of(message->program, message->version, message->config);
+    versions->previous = edition_of(message->previous, message->previous_version, message->previous_config);
+    versions->file_config = message->file_config;
+    module->edition.config = message->config;
     str_copy(versions->configured, sizeof(versions->configured), message->configured);
     versions->has_previous = message->has_previous;
     while (versions->change_count < message->n_changes && versions->change_count < LIFECYCLE_CHANGES_MAX) {
       versions->changes[versions->change_count] = message->changes[versions->change_count];
+      revision_taken(versions, message->changes[versions->change_count]->from_config);
+      revision_taken(versions, message->changes[versions->change_count]->to_config);
       message->changes[versions->change_count++] = NULL; /* it is ours now */
     }
   } else {
@@ -128,6 +212,7 @@ bool lifecycle_versions_restore(struct lifecycle *lifecycle, struct error *err) 
 void lifecycle_versions_free(struct lifecycle_versions **holder) {
   struct lifecycle_versions *versions = BASE_TAKE(*holder);
   lifecycle_upgrade_stop(versions);
+  lifecycle_configs_free(versions);
   for (size_t i = 0; i < versions->change_count; i++)
     core__admin__v1__module_version_change__free_unpacked(versions->changes[i], NULL);
   base_free(versions);

@@ -39,7 +39,7 @@ spi_handler spi_auth_resolve_caller, spi_auth_check_permission, spi_auth_check_c
     spi_catalog_prepare_invoke, spi_catalog_report_invoke, spi_catalog_answer_request, spi_catalog_watch,
     spi_plugin_describe_hooks, spi_session_create, spi_session_get, spi_session_validate_owner,
     spi_session_append_event, spi_session_replay_events, spi_session_delete, spi_session_touch, spi_config_get,
-    spi_observability_emit_logs, spi_observability_publish_metrics, spi_observability_emit_audit,
+    spi_config_watch, spi_observability_emit_logs, spi_observability_publish_metrics, spi_observability_emit_audit,
     spi_observability_get_metrics, spi_psg_get_node, spi_psg_put_node, spi_psg_delete_node, spi_psg_get_edges,
     spi_psg_add_edge, spi_psg_remove_edge, spi_psg_query, spi_psg_traverse, spi_psg_emit_event, spi_psg_get_state_hash;
 

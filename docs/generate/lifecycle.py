@@ -71,9 +71,14 @@ drain` does only the first step.
 
 ## A new version
 
-`gatehouse module upgrade <id> --to PATH` (LIF-9, `core/lifecycle/upgrade.c`). A module has one process, and from its first upgrade on a
-second one, `<id>@2` in the run directory; they take turns. The second has the same configuration, listeners, user, sandbox and limits as the
+`gatehouse module upgrade <id> --to PATH|VERSION` (LIF-9, `core/lifecycle/upgrade.c`). A module has one process, and from its first upgrade on
+a second one, `<id>@2` in the run directory; they take turns. The second has the same configuration, listeners, user, sandbox and limits as the
 first, and another program.
+
+A version is looked for in `versions_dir`, as `<program>-<version>` or `<version>/<program>`, and among the programs that the module ran before
+(`core/lifecycle/known.c`); `gatehouse module describe` lists what can be named. An unknown version is an error that names those that there are,
+one of several programs an error that names the programs. What the program says of itself, `moduleVersion` in its descriptor, must then be that
+version, else it is rolled back.
 
 1. **starting**: the supervisor starts the program in the process that is free, as a *candidate*. It goes through every phase above, up to
    the proven deny path, while the current one serves. Refused, dead, or not ready in `start_timeout_ms`: rolled back.
@@ -103,15 +108,37 @@ never called is judged by its own numbers.
 Then the candidate is **rolling-back**: it hands over in the same way, or is killed when it never served, and the old one has gone on as if
 nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
 
-`gatehouse module rollback <id>` without an upgrade under way goes back to the program before by the same road, without a probation: it has
-been the module's already. A program that would be quarantined, or that asks for it (a condition `holds` in its readiness that is not met, LIF-11),
-goes back by itself: to the program before, once, else to the module's `fallback`. Where there is neither it is held down (LIF-8), or stays
-degraded. A fallback stays the module's program until another is given by an upgrade or by `binary`.
+`gatehouse module rollback <id>` without an upgrade under way goes back to the program and the configuration before by the same road, without a
+probation: they have been the module's already. A program that would be quarantined, or that asks for it (a condition `holds` in its readiness
+that is not met, LIF-11), goes back by itself: to the program and the configuration before, once, else to the module's `fallback`. Where there
+is neither it is held down (LIF-8), or stays degraded. A fallback stays the module's program until another is given by an upgrade or by `binary`.
 
 What was decided, when, by whom and why, is kept in the store and shown by `gatehouse module describe <id>`. Whatever dies in the middle: the
 supervisor's word of which process is current counts; a candidate whose core died is rolled back; after a new start of everything the
 promoted program is the module's, unless `binary` in the configuration names another one than when it was promoted: then the
 configuration counts.
+
+## A new configuration
+
+A module's own configuration, `modules[].config`, goes the same road (SPI-15, `core/lifecycle/configure.c`): no process is given a second one in
+its life, a change comes with a candidate that has the same program. It is asked in this order, and where it is refused nothing has changed:
+the schema of the descriptor (by `module configure`, at once), the candidate's `Initialize`, with the module's own words, and the probation.
+
+| what is new | what follows |
+|---|---|
+| `gatehouse module configure <id> --file FILE` | the file's mapping, as YAML or JSON, takes the road; without `--file` what gatehouse.yaml says |
+| `config` in gatehouse.yaml, on SIGHUP | the same, by the core, which is not restarted; while another change is under way, after it. A module that does not serve gets it at once |
+| `config` in gatehouse.yaml, at a start of everything | it counts at once; the one before is gone back to when it would be quarantined |
+| `gatehouse module rollback <id>` | the program and the configuration before |
+
+What was decided last counts: a configuration that was promoted by hand stays the module's, and one of gatehouse.yaml that did not hold stays
+away, through every restart, until gatehouse.yaml says something else than it did then. It is the same for `binary`.
+
+Each configuration has a revision, a number that is never given twice; history, logs and status speak of revisions only, and never of what is in
+them. The configurations that are still needed (the current one, the one before, that of gatehouse.yaml) are in the store, each sealed under the
+master key (`core/lifecycle/configs.c`). A configuration is promoted only when it is on disk. The supervisor knows the revision that each process
+became ready with, so that a new core tells it the same once more. `GetModuleConfig` answers with the configuration of the asking process, and
+`WatchModuleConfig` sends it once and stays open.
 """
 
 

@@ -47,6 +47,16 @@ START_TEST(a_difference_is_told_by_its_key) {
 }
 END_TEST
 
+/* The supervisor takes a difference in "config" for the only one of a module (supervisor/reload.c). */
+START_TEST(a_modules_own_configuration_is_compared_last) {
+  const char *last = NULL;
+#define PATH_OF(kind, field, path, ...) last = path;
+  CONFIG_MODULE_KEYS(PATH_OF)
+#undef PATH_OF
+  ck_assert_str_eq(last, "config");
+}
+END_TEST
+
 START_TEST(lists_and_maps_differ_by_length_and_by_content) {
   struct config *a = load(NULL), *b = load(NULL);
   struct config_module *module = &b->modules[0];
@@ -68,4 +78,5 @@ START_TEST(lists_and_maps_differ_by_length_and_by_content) {
 }
 END_TEST
 
-TEST_MAIN("config.diff", a_difference_is_told_by_its_key, lists_and_maps_differ_by_length_and_by_content)
+TEST_MAIN("config.diff", a_modules_own_configuration_is_compared_last, a_difference_is_told_by_its_key,
+          lists_and_maps_differ_by_length_and_by_content)

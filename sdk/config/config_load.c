@@ -76,6 +76,8 @@ static char *default_state_dir(char *const *environment) {
 void config_complete(struct config *config, char *const *environment) {
   fill(&config->run_dir, default_run_dir(environment));
   fill(&config->state_dir, default_state_dir(environment));
+  fill(&config->versions_dir,
+       geteuid() == 0 ? base_strdup("/opt/gatehouse/versions") : base_asprintf("%s/versions", config->state_dir));
   fill(&config->store_path, base_asprintf("%s/gatehouse.db", config->state_dir));
   for (size_t i = 0; i < config->modules_count; i++) {
     struct config_module *module = &config->modules[i];

@@ -38,7 +38,8 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(spawn_failed, SpawnFailed, CONTROL_FROM_SUPERVISOR)                                                                \
   X(process_entry, ProcessEntry, CONTROL_FROM_SUPERVISOR)                                                              \
   X(accepted, Accepted, CONTROL_FROM_SUPERVISOR)                                                                       \
-  X(refused, Refused, CONTROL_FROM_SUPERVISOR)
+  X(refused, Refused, CONTROL_FROM_SUPERVISOR)                                                                         \
+  X(reconfigured, Reconfigured, CONTROL_FROM_SUPERVISOR)
 
 struct body {
   pb_size_t tag;

@@ -50,8 +50,9 @@ typedef int ctl_run(struct ctl *ctl);
 ctl_run ctl_run_up, ctl_run_status, ctl_run_apply, ctl_run_export, ctl_run_delete, ctl_run_refresh,
     ctl_run_token_create, ctl_run_token_list, ctl_run_token_revoke, ctl_run_events, ctl_run_module_list,
     ctl_run_module_describe, ctl_run_module_restart, ctl_run_module_drain, ctl_run_module_stop, ctl_run_module_start,
-    ctl_run_module_release, ctl_run_module_upgrade, ctl_run_module_rollback, ctl_run_metrics, ctl_run_psg_query,
-    ctl_run_psg_hash, ctl_run_config_check, ctl_run_config_show, ctl_run_completion, ctl_run_version, ctl_run_help;
+    ctl_run_module_release, ctl_run_module_upgrade, ctl_run_module_configure, ctl_run_module_rollback, ctl_run_metrics,
+    ctl_run_psg_query, ctl_run_psg_hash, ctl_run_config_check, ctl_run_config_show, ctl_run_completion, ctl_run_version,
+    ctl_run_help;
 
 /* ---- one run ---- */
 

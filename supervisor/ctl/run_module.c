@@ -1,4 +1,4 @@
-/* run_module.c: `module describe|restart|drain|stop|start|release|upgrade|rollback`. */
+/* run_module.c: `module describe|restart|drain|stop|start|release|upgrade|configure|rollback`. */
 #include <stdio.h>
 #include <string.h>
 
@@ -104,28 +104,75 @@ static const char *program_text(const char *program) {
   return program[0] ? program : "as configured";
 }
 
+/* "1.3 /opt/gatehouse/gatehouse-mcp, configuration 2", or one half of it; both when neither is asked for. */
+static char *edition_text(const char *program, const char *version, uint64_t config, bool of_program, bool of_config) {
+  bool both = of_program == of_config;
+  if (!both && of_config)
+    return base_asprintf("configuration %llu", (unsigned long long)config);
+  const char *space = version[0] ? " " : "";
+  return both && config ? base_asprintf("%s%s%s, configuration %llu", version, space, program_text(program),
+                                        (unsigned long long)config)
+                        : base_asprintf("%s%s%s", version, space, program_text(program));
+}
+
+static void edition_line(struct buf *target, const char *name, const char *program, const char *version,
+                         uint64_t config) {
+  char *text = edition_text(program, version, config, true, true);
+  line(target, name, text);
+  base_free(text);
+}
+
+static void known_write(const Core__Admin__V1__ModuleVersions *versions, struct buf *target) {
+  static const char *const heads[] = {"VERSION", "PROGRAM", ""};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < versions->n_known; i++) {
+    const Core__Admin__V1__KnownVersion *known = versions->known[i];
+    bool current = str_equal(known->program, versions->program) && str_equal(known->version, versions->version);
+    ctl_table_cell(table, known->version);
+    ctl_table_cell(table, program_text(known->program));
+    ctl_table_cell(table, current ? "current" : "");
+  }
+  ctl_table_finish(&table, target);
+  buf_append_char(target, '\n');
+}
+
+static void change_write(struct ctl_table *table, const Core__Admin__V1__ModuleVersionChange *change) {
+  bool program = !str_equal(change->from, change->to) || !str_equal(change->from_version, change->to_version);
+  bool config = change->from_config != change->to_config;
+  char when[32];
+  char *from = edition_text(change->from, change->from_version, change->from_config, program, config);
+  char *to = edition_text(change->to, change->to_version, change->to_config, program, config);
+  ctl_time_format(change->at_ms, when);
+  ctl_table_cell(table, when);
+  ctl_table_cell_coloured(table, change->verdict,
+                          str_equal(change->verdict, "promoted") ? CTL_COLOUR_GOOD : CTL_COLOUR_WARN);
+  ctl_table_cell(table, from);
+  ctl_table_cell(table, to);
+  ctl_table_cell(table, change->who);
+  ctl_table_cell(table, change->cause);
+  base_free(from);
+  base_free(to);
+}
+
 static void versions_write(const Core__Admin__V1__ModuleVersions *versions, struct buf *target) {
   static const char *const heads[] = {"WHEN (UTC)", "VERDICT", "FROM", "TO", "BY", "WHY"};
-  if (!versions || (versions->n_changes == 0 && !versions->phase[0]))
+  if (!versions)
     return;
-  line(target, "program", program_text(versions->program));
+  edition_line(target, "runs", versions->program, versions->version, versions->config);
   if (versions->has_previous)
-    line(target, "before it", program_text(versions->previous));
+    edition_line(target, "before it", versions->previous, versions->previous_version, versions->previous_config);
+  if (versions->file_config && versions->file_config != versions->config)
+    buf_printf(target, "%-12s configuration %llu\n", "gatehouse.yaml", (unsigned long long)versions->file_config);
   if (versions->phase[0])
     line(target, "upgrade", versions->phase);
+  buf_append_char(target, '\n');
+  if (versions->n_known > 1)
+    known_write(versions, target);
+  if (versions->n_changes == 0)
+    return;
   struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
-  for (size_t i = 0; i < versions->n_changes; i++) {
-    const Core__Admin__V1__ModuleVersionChange *change = versions->changes[i];
-    char when[32];
-    ctl_time_format(change->at_ms, when);
-    ctl_table_cell(table, when);
-    ctl_table_cell_coloured(table, change->verdict,
-                            str_equal(change->verdict, "promoted") ? CTL_COLOUR_GOOD : CTL_COLOUR_WARN);
-    ctl_table_cell(table, program_text(change->from));
-    ctl_table_cell(table, program_text(change->to));
-    ctl_table_cell(table, change->who);
-    ctl_table_cell(table, change->cause);
-  }
+  for (size_t i = 0; i < versions->n_changes; i++)
+    change_write(table, versions->changes[i]);
   ctl_table_finish(&table, target);
   buf_append_char(target, '\n');
 }
@@ -279,6 +326,41 @@ int ctl_run_module_upgrade(struct ctl *ctl) {
   if (reply)
     status = under_way(ctl, "upgrading", reply->generation, &reply->base);
   ctl_message_free(reply);
+  return status;
+}
+
+/* The file's one document, as JSON; NULL: *status says why. */
+static bool config_load(const char *path, struct ctl_documents *documents, int *status) {
+  struct error err = {0};
+  if (!ctl_documents_load(path, documents, &err))
+    *status = ctl_fail(&err);
+  else if (documents->count != 1)
+    *status = ctl_fail_code(ERR_MODULE_CONFIG, "%.180s: %zu documents; a configuration is one", path, documents->count);
+  else
+    return true;
+  return false;
+}
+
+int ctl_run_module_configure(struct ctl *ctl) {
+  Core__Admin__V1__ConfigureModuleRequest request = CORE__ADMIN__V1__CONFIGURE_MODULE_REQUEST__INIT;
+  struct ctl_documents documents = {0};
+  int status = CTL_EXIT_USAGE;
+  request.module_id = ctl->arguments[0];
+  if (!drain_time(ctl, "probation", &request.probation_ms))
+    return status;
+  if (!ctl_has(ctl, "file") || config_load(ctl_text(ctl, "file"), &documents, &status)) {
+    if (documents.count)
+      request.config_json = (ProtobufCBinaryData){documents.items[0].length, (uint8_t *)documents.items[0].json};
+    Core__Admin__V1__ConfigureModuleResponse *reply =
+        ctl_call_or_fail(ctl, "ModuleAdminService/ConfigureModule", &request.base, &status);
+    char what[64];
+    if (reply) {
+      snprintf(what, sizeof(what), "configuration %llu goes to", (unsigned long long)reply->revision);
+      status = under_way(ctl, what, reply->generation, &reply->base);
+    }
+    ctl_message_free(reply);
+  }
+  ctl_documents_free(&documents);
   return status;
 }
 

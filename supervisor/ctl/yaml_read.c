@@ -305,7 +305,7 @@ static bool read_document(struct reader *reader, struct ctl_documents *documents
     return false;
   if (!is_nothing(root)) {
     if (resolved(root)->kind != NODE_MAP)
-      return refuse(reader, root, "a document is a mapping with kind, metadata and spec");
+      return refuse(reader, root, "a document is a mapping");
     if (documents->count >= DOCUMENTS_MAX)
       return refuse(reader, root, "more than 10000 documents");
     if (!write_node(reader, root, 0, &json)) {

@@ -172,7 +172,55 @@ def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(worldclock,
         plain.write_text("no program")
         gateway.ctl("module", "upgrade", "mcp", "--to", plain)
         assert settled(gateway)[1]["verdict"] == "refused"
-        assert "versions are not known by name" in gateway.ctl("module", "upgrade", "mcp", "--to", "2.0", check=False).stderr
+
+
+def by_version(directory, name, version):
+    """A program in the directory of versions that says that it is of this version."""
+    path = directory / "versions" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\nexport PYMODULE_VERSION={version}\nexec {PYMODULE} good\n")
+    path.chmod(0o755)
+    return path
+
+
+def echo_config(stubs, tmp_path, **keys):
+    tmp_path.chmod(0o755)
+    return {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN, "start_timeout_ms": 10000,
+            "rlimits": {"address_space_bytes": 0}, "upgrade": {"probation_ms": 300, "memory_bytes": 50 << 20},
+            "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(tmp_path / "report")}, **keys}
+
+
+def test_lif_9_a_version_is_found_by_its_name_and_must_be_what_it_is_called(stubs, tmp_path):
+    config = {"version": 1, "versions_dir": str(tmp_path / "versions"), "modules": [echo_config(stubs, tmp_path)]}
+    with gateways.Gateway(config=config) as gateway:
+        unknown = gateway.ctl("module", "upgrade", "echo", "--to", "1.9", check=False)
+        assert unknown.returncode == 1 and 'there is no version "1.9"; there are: 1.0.0 (module.version.unknown)' in unknown.stderr
+        gateway.stop()  # the core may look into a directory that is there when it starts
+        paths = {version: by_version(tmp_path, f"pymodule.py-{version}", version) for version in ("1.9", "1.10")}
+        by_version(tmp_path, "2.0/pymodule.py", "2.0-beta")
+        gateway.start()
+        known = [(item["version"], item.get("program", "")) for item in versions(gateway, "echo")["known"]]
+        assert known == [("1.0.0", ""), ("1.9", str(paths["1.9"])), ("1.10", str(paths["1.10"])),
+                         ("2.0", str(tmp_path / "versions/2.0/pymodule.py"))]
+        assert "1.10" in gateway.ctl("module", "describe", "echo").stdout
+        gateway.ctl("module", "upgrade", "echo", "--to", "1.10")
+        now, change = settled(gateway, "echo")
+        assert (change["verdict"], change["to"], change["toVersion"], change["fromVersion"]) == ("promoted", str(paths["1.10"]), "1.10", "1.0.0")
+        assert (now["program"], now["version"], now["previousVersion"]) == (str(paths["1.10"]), "1.10", "1.0.0")
+        gateway.ctl("module", "upgrade", "echo", "--to", "2.0")
+        _, change = settled(gateway, "echo")
+        assert change["verdict"] == "rolled back" and "version 2.0 was asked for, and the module says it is 2.0-beta" in change["cause"]
+        gateway.ctl("module", "upgrade", "echo", "--to", "1.0.0")  # by the history: it ran before, as configured
+        now, change = settled(gateway, "echo")
+        assert change["verdict"] == "promoted" and change["fromVersion"] == "1.10" and not now.get("program")
+        by_version(tmp_path, "1.9/pymodule.py", "1.9")
+        several = gateway.ctl("module", "upgrade", "echo", "--to", "1.9", check=False)
+        assert several.returncode == 1 and "several programs are version 1.9" in several.stderr and str(paths["1.9"]) in several.stderr
+        gateway.ctl("module", "upgrade", "echo", "--to", paths["1.9"])  # by its path it can be had
+        assert settled(gateway, "echo")[1]["toVersion"] == "1.9"
+        paths["1.10"].unlink()
+        gone = gateway.ctl("module", "upgrade", "echo", "--to", "1.10", check=False)
+        assert gone.returncode == 1 and "there are: 1.0.0, 1.9, 2.0" in gone.stderr
 
 
 def test_lif_10_a_rollback_aborts_an_upgrade_and_goes_back_after_one(worldclock, notes):
@@ -262,11 +310,7 @@ def stubs(tmp_path_factory):
     ("errs_on_probation", "5.0 % of its"), ("slow_on_probation", "% of its requests took"), ("leaks_on_probation", "it grew by"),
     ("dies_on_probation", "status 7"), ("degrades_on_probation", "not ready any more")])
 def test_lif_9_each_criterion_of_the_probation_rolls_back(stubs, tmp_path, behaviour, why):
-    tmp_path.chmod(0o755)
-    echo = {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN, "start_timeout_ms": 10000,
-            "rlimits": {"address_space_bytes": 0} if behaviour == "leaks_on_probation" else {},
-            "upgrade": {"probation_ms": 20000, "memory_bytes": 50 << 20},
-            "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(tmp_path / "report")}}
+    echo = echo_config(stubs, tmp_path, upgrade={"probation_ms": 20000, "memory_bytes": 50 << 20})
     with gateways.Gateway(config={"version": 1, "modules": [echo]}) as gateway:
         before = gateway.processes()["echo"]
         path = program(gateway, behaviour, f"exec {PYMODULE} {behaviour}")
@@ -298,10 +342,7 @@ def test_lif_9_a_version_that_counts_well_and_fails_is_rolled_back_by_what_the_c
 
 
 def test_lif_11_a_version_that_asks_for_it_is_rolled_back(stubs, tmp_path):
-    tmp_path.chmod(0o755)
-    echo = {"id": "echo", "family": "echo", "binary": str(PYMODULE), "args": ["good"], "sandbox": OPEN,
-            "upgrade": {"probation_ms": 300}, "probes": {"readiness": {"interval_ms": 200}},
-            "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(tmp_path / "report")}}
+    echo = echo_config(stubs, tmp_path, probes={"readiness": {"interval_ms": 200}})
     with gateways.Gateway(config={"version": 1, "modules": [echo]}) as gateway:
         path = program(gateway, "regrets", f"exec {PYMODULE} regrets")
         gateway.ctl("module", "upgrade", "echo", "--to", path)

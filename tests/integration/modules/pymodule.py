@@ -2,7 +2,9 @@
 """A module written in Python with the stock gRPC library, good or bad: the SPI is language-neutral, and hostile modules are too.
 
 Usage (by the supervisor): pymodule.py BEHAVIOUR. Environment: what every module gets, PYMODULE_STUBS (protoc's Python output) and
-PYMODULE_REPORT (a file for what the probes found: JSON). BEHAVIOUR is "good" or one of those in this file that names a fault.
+PYMODULE_REPORT (a file for what the probes found: JSON). BEHAVIOUR is "good" or one of those in this file that names a fault; the
+configuration's "behaviour" wins over it, its "refuse" is what Initialize is refused with. PYMODULE_VERSION: what it says that it is.
+What a process was given as configuration is in PYMODULE_REPORT.config.PID, a line for each Initialize.
 """
 import concurrent.futures
 import json
@@ -56,6 +58,7 @@ from core.common.v1 import common_pb2  # noqa: E402
 from core.module.v1 import module_pb2  # noqa: E402
 from core.spi.auth.v1 import auth_pb2  # noqa: E402
 from core.spi.catalog.v1 import catalog_pb2  # noqa: E402
+from core.spi.config.v1 import config_pb2  # noqa: E402
 from grpc.health.v1 import health_pb2  # noqa: E402
 
 
@@ -94,6 +97,16 @@ def stable_code(error):
     return ""
 
 
+def status_details(envelope):
+    """google.rpc.Status with this envelope among its details; its stubs are not installed everywhere."""
+    def field(number, value):
+        assert len(value) < 16384
+        length = bytes([len(value)]) if len(value) < 128 else bytes([len(value) & 0x7F | 0x80, len(value) >> 7])
+        return bytes([number << 3 | 2]) + length + value
+    details = field(1, b"type.googleapis.com/core.common.v1.ErrorEnvelope") + field(2, envelope.SerializeToString())
+    return bytes([8, 3]) + field(3, details)
+
+
 def varint(data):
     value = shift = used = 0
     for byte in data:
@@ -122,16 +135,17 @@ class Module:
         descriptor = module_pb2.ModuleDescriptor(
             module_id="mcp" if BEHAVIOUR == "lies_about_id" else MODULE_ID,
             protocol_family="other" if BEHAVIOUR == "lies_about_family" else FAMILY,
-            implementation_language="python", module_version="1.0.0",
+            implementation_language="python", module_version=os.environ.get("PYMODULE_VERSION", "1.0.0"),
             spi_versions=["99"] if BEHAVIOUR == "other_spi_version" else ["1"],
             runtime_modes=[module_pb2.RUNTIME_MODE_SIDECAR], ingress_modes=[module_pb2.INGRESS_MODE_DIRECT],
             health=module_pb2.HealthSupport(readiness=True, liveness=True),
-            spi_families=["auth"] + (["psg"] if BEHAVIOUR == "wants_too_much" else ["root"] if BEHAVIOUR == "wants_unknown" else []) +
-            ([] if FAMILY == "echo" else ["catalog", "observability", "config"]))
+            spi_families=["auth", "config"] + (["psg"] if BEHAVIOUR == "wants_too_much" else ["root"] if BEHAVIOUR == "wants_unknown" else []) +
+            ([] if FAMILY == "echo" else ["catalog", "observability"]))
         return descriptor.SerializeToString()
 
     def initialize_(self, data, context):
         request = module_pb2.InitializeRequest.FromString(data)
+        self.configure(request, context)
         if BEHAVIOUR == "dies_in_initialize":
             os._exit(4)
         if BEHAVIOUR == "refuses_initialize":
@@ -143,6 +157,32 @@ class Module:
         self.probe_early(spi)
         threading.Thread(target=self.attach, args=(spi,), daemon=True).start()
         return module_pb2.InitializeResponse(spi_version=request.spi_version).SerializeToString()
+
+    def configure(self, request, context):
+        global BEHAVIOUR
+        config = json.loads(request.config_json)
+        BEHAVIOUR = config.get("behaviour", BEHAVIOUR)
+        self.tell_config(how="initialize", config=config, revision=request.config_revision)
+        if "refuse" in config:
+            envelope = common_pb2.ErrorEnvelope(category=common_pb2.ERROR_CATEGORY_INVALID_ARGUMENT, code="echo.config",
+                                                message=config["refuse"])
+            context.set_trailing_metadata((("grpc-status-details-bin", status_details(envelope)),))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, config["refuse"])
+
+    def tell_config(self, **line):
+        with open(f"{os.environ['PYMODULE_REPORT']}.config.{os.getpid()}", "a", encoding="utf-8") as file:
+            print(json.dumps(line), file=file)
+
+    def watch_config(self, spi):
+        """GetModuleConfig, and every message of WatchModuleConfig."""
+        service, metadata = "/core.spi.config.v1.ConfigSecretsService/", ((SECRET_KEY, spi.secret),)
+        answer = spi.channel.unary_unary(service + "GetModuleConfig")(b"", timeout=5, metadata=metadata)
+        now = config_pb2.ModuleConfig.FromString(answer)
+        self.tell_config(how="get", config=json.loads(now.config_json), revision=now.revision)
+        for message in spi.channel.unary_stream(service + "WatchModuleConfig")(b"", metadata=metadata):
+            now = config_pb2.ModuleConfig.FromString(message)
+            self.tell_config(how="watch", config=json.loads(now.config_json), revision=now.revision)
+        self.tell_config(how="watch ended")
 
     def canary_request(self):
         return auth_pb2.ResolveCallerRequest(
@@ -162,6 +202,8 @@ class Module:
             self.proven = True
         if BEHAVIOUR == "probes":
             self.probe(spi)
+        if BEHAVIOUR == "good":
+            threading.Thread(target=self.watch_config, args=(spi,), daemon=True).start()
         self.write_report()
         if self.proven:
             self.serving.set()
