@@ -138,6 +138,7 @@ static enum child_state do_spawn(struct child *child) {
   child->starts++;
   if (child->is_core)
     image_core_renew(supervisor, child);
+  sandbox_cgroup_begin(&child->image.sandbox);
   if (!spawn_run(&child->image, child->generation, &result)) {
     if (child->is_core)
       link_close(supervisor);
@@ -241,7 +242,7 @@ static void describe(const struct child *child, const siginfo_t *info, struct ch
                (child->state == CHILD_TRACING && death->signal == SIGABRT);
   if (child->ending != supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED && by_us)
     death->cause = child->ending; /* one that left by itself just before our SIGKILL keeps its own cause */
-  else if (death->status == EXIT_STATUS_MEMORY)
+  else if (death->status == EXIT_STATUS_MEMORY || sandbox_cgroup_ran_out(&child->image.sandbox, death->signal))
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_MEMORY;
   else if (death->signal)
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_SIGNAL;

@@ -311,7 +311,7 @@ static void note_of_core(struct sandbox *sandbox) {
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_free(sandbox);
   sandbox->applies = true;
-  sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->tmp_fd = -1;
+  sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->events_fd = sandbox->tmp_fd = -1;
   sandbox->profile = profile_of(wish);
   if (wish->core)
     places_prepare(sandbox, wish);
@@ -370,7 +370,7 @@ void sandbox_report(const struct sandbox *sandbox, const char *module_id) {
 
 void sandbox_free(struct sandbox *sandbox) {
   if (sandbox->applies) {
-    int descriptors[] = {sandbox->landlock_fd, sandbox->mount_fd, sandbox->cgroup_fd};
+    int descriptors[] = {sandbox->landlock_fd, sandbox->mount_fd, sandbox->cgroup_fd, sandbox->events_fd};
     for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
       if (descriptors[i] >= 0)
         close(descriptors[i]);

@@ -90,6 +90,8 @@ struct sandbox {
   uint16_t own_at[SANDBOX_OWN_MAX]; /* where the filter compares with the process's own id */
   size_t own_count;
   int landlock_fd, mount_fd, cgroup_fd; /* -1: none */
+  int events_fd;                        /* what happened to the group's memory; -1: nobody counts */
+  uint64_t kills_before;                /* in the group, before the process that runs now */
   int tmp_fd;                           /* /tmp of the mount view while preparing; -1: none */
   bool oom_first;
   struct sandbox_place places[SANDBOX_PLACES_MAX]; /* the core's */
@@ -167,6 +169,11 @@ struct sandbox_cgroup_source {
 };
 void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish,
                             const struct sandbox_cgroup_source *source);
+
+/* Before a start, and after the death of what was started then, with its signal: whether the kernel ended it because
+ * the memory of its group, or of the machine, ran out. No allocation. */
+void sandbox_cgroup_begin(struct sandbox *sandbox);
+bool sandbox_cgroup_ran_out(const struct sandbox *sandbox, int signal_number);
 
 /* Network that a module is given: none, any, or a list of TCP ports. */
 struct sandbox_network {

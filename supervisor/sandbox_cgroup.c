@@ -1,5 +1,6 @@
 /* sandbox_cgroup.c: a control group per module below the one that was delegated to the supervisor (LIF-14): memory,
- * processes and processor time of all that the module starts.
+ * processes and processor time of all that the module starts, as far as there is a controller for them; and whether a
+ * module was ended because its memory ran out (LIF-7), which costs one read per life and no allocation.
  *
  * Delegated means: systemd says so (the attribute user.delegate or trusted.delegate, Delegate=yes in the unit), or the
  * group belongs to our user who is not root, or it is the root of a container's cgroup namespace. In any other group we
@@ -7,6 +8,8 @@
  * its children may hold no process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +18,12 @@
 #include <unistd.h>
 
 #include "sdk/base/alloc.h"
+#include "sdk/base/buf.h"
 #include "sdk/base/str.h"
 #include "supervisor/sandbox.h"
 #include "supervisor/spawn.h"
+
+#define EVENTS_BYTES 512
 
 static bool write_text(const char *folder, const char *name, const char *text) {
   char *path = base_asprintf("%s/%s", folder, name);
@@ -86,8 +92,80 @@ static bool is_delegated(const char *folder, const char *own) {
   return delegated;
 }
 
-/* The folder in which groups may be made, our own process moved into a leaf of it. NULL and *why. The caller frees. */
-static char *take_over(const struct sandbox_cgroup_source *source, const char **why) {
+static bool set_number(const char *group, const char *name, int64_t value) {
+  char text[32];
+  snprintf(text, sizeof(text), "%lld", (long long)value);
+  return write_text(group, name, value > 0 ? text : "max");
+}
+
+static bool set_memory(const char *group, int64_t bytes) {
+  return set_number(group, "memory.max", bytes) &&
+         (write_text(group, "memory.oom.group", bytes > 0 ? "1" : "0") || bytes == 0);
+}
+
+static bool set_processes(const char *group, int64_t count) {
+  return set_number(group, "pids.max", count);
+}
+
+static bool set_processor(const char *group, int64_t percent) {
+  char text[48];
+  snprintf(text, sizeof(text), "%lld 100000", (long long)percent * 1000);
+  return write_text(group, "cpu.max", percent > 0 ? text : "max") || percent == 0;
+}
+
+/* What may be limited: the controller, how, and where the limit is in a module's configuration (0: none). Also what is
+ * not limited is written: a gateway before us may have limited it. */
+static const struct controller {
+  const char *name;
+  bool (*set)(const char *group, int64_t limit);
+  size_t limit_at;
+} controllers[] = {
+    {"memory", set_memory, offsetof(struct config_module, cgroup_memory_bytes)},
+    {"pids", set_processes, offsetof(struct config_module, cgroup_processes)},
+    {"cpu", set_processor, offsetof(struct config_module, cgroup_cpu_percent)},
+};
+#define CONTROLLER_COUNT (sizeof(controllers) / sizeof(controllers[0]))
+
+static int64_t limit_of(const struct config_module *module, const struct controller *controller) {
+  return *(const int64_t *)(const void *)((const char *)module + controller->limit_at);
+}
+
+static bool has_word(const char *list, const char *word) {
+  size_t length = strlen(word);
+  for (const char *at = list + strspn(list, " \n"); *at; at += strspn(at, " \n")) {
+    size_t part = strcspn(at, " \n");
+    if (part == length && memcmp(at, word, length) == 0)
+      return true;
+    at += part;
+  }
+  return false;
+}
+
+/* Moves us into a leaf of the folder and opens it to the controllers that are available: those that are, as bits. */
+static unsigned divide(const char *folder, const char *available) {
+  char *mine = base_asprintf("%s/gatehouse-supervisor", folder);
+  bool moved = (mkdir(mine, 0755) == 0 || errno == EEXIST) && write_text(mine, "cgroup.procs", "0");
+  unsigned enabled = 0;
+  for (size_t i = 0; moved && i < CONTROLLER_COUNT; i++) {
+    char order[16];
+    snprintf(order, sizeof(order), "+%s", controllers[i].name);
+    if (has_word(available, controllers[i].name) && write_text(folder, "cgroup.subtree_control", order))
+      enabled |= 1u << i;
+  }
+  base_free(mine);
+  return enabled;
+}
+
+static bool any_available(const char *available) {
+  bool any = false;
+  for (size_t i = 0; i < CONTROLLER_COUNT; i++)
+    any = any || has_word(available, controllers[i].name);
+  return any;
+}
+
+/* The folder in which groups may be made, our own process moved into a leaf of it, and its controllers. NULL and *why.
+ * The caller frees. */
+static char *take_over(const struct sandbox_cgroup_source *source, unsigned *enabled, const char **why) {
   char own[512] = "", available[256] = "";
   char *place = find_mount(source->mountinfo), *folder = NULL;
   *why = "no cgroup v2 hierarchy is mounted";
@@ -97,19 +175,11 @@ static char *take_over(const struct sandbox_cgroup_source *source, const char **
       *leaf = '\0';
     folder = base_asprintf("%s%s", place, str_equal(own, "/") ? "" : own);
     read_text(folder, "cgroup.controllers", available, sizeof(available));
-    *why = !strstr(available, "memory") || !strstr(available, "pids")
-               ? "cgroup v2 has no memory and pids controller here"
-           : !is_delegated(folder, *own ? own : "/") ? "no cgroup is delegated to the supervisor"
-                                                     : NULL;
-    if (!*why) {
-      char *mine = base_asprintf("%s/gatehouse-supervisor", folder);
-      if ((mkdir(mine, 0755) != 0 && errno != EEXIST) || !write_text(mine, "cgroup.procs", "0") ||
-          !write_text(folder, "cgroup.subtree_control", "+memory +pids"))
-        *why = "the delegated cgroup cannot be divided";
-      else
-        write_text(folder, "cgroup.subtree_control", "+cpu"); /* where it is to be had */
-      base_free(mine);
-    }
+    *enabled = 0;
+    *why = !any_available(available)                     ? "cgroup v2 has no memory, pids or cpu controller here"
+           : !is_delegated(folder, *own ? own : "/")     ? "no cgroup is delegated to the supervisor"
+           : (*enabled = divide(folder, available)) == 0 ? "the delegated cgroup cannot be divided"
+                                                         : NULL;
   }
   base_free(place);
   if (*why) {
@@ -119,22 +189,16 @@ static char *take_over(const struct sandbox_cgroup_source *source, const char **
   return folder;
 }
 
-static bool set_number(const char *group, const char *name, int64_t value) {
-  char text[32];
-  snprintf(text, sizeof(text), "%lld", (long long)value);
-  return write_text(group, name, value > 0 ? text : "max");
-}
-
-/* Also what is not limited is written: a gateway before us may have limited it. */
-static bool set_limits(const char *group, const struct config_module *module) {
-  char cpu[48];
-  snprintf(cpu, sizeof(cpu), "%lld 100000", (long long)module->cgroup_cpu_percent * 1000);
-  return set_number(group, "memory.max", module->cgroup_memory_bytes) &&
-         (write_text(group, "memory.oom.group", module->cgroup_memory_bytes > 0 ? "1" : "0") ||
-          module->cgroup_memory_bytes == 0) &&
-         set_number(group, "pids.max", module->cgroup_processes) &&
-         (write_text(group, "cpu.max", module->cgroup_cpu_percent > 0 ? cpu : "max") ||
-          module->cgroup_cpu_percent == 0);
+/* Writes the limits; missing: names of the controllers that one was wanted of and that are not there. */
+static bool set_limits(const char *group, const struct config_module *module, unsigned enabled, struct buf *missing) {
+  for (size_t i = 0; i < CONTROLLER_COUNT; i++) {
+    int64_t limit = limit_of(module, &controllers[i]);
+    if ((enabled & 1u << i) && !controllers[i].set(group, limit))
+      return false;
+    if (!(enabled & 1u << i) && limit > 0)
+      buf_printf(missing, "%s%s", missing->length ? " or " : "", controllers[i].name);
+  }
+  return true;
 }
 
 void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish,
@@ -142,23 +206,53 @@ void sandbox_cgroup_prepare(struct sandbox *sandbox, const struct sandbox_wish *
   static const struct sandbox_cgroup_source ours = {"/proc/self/mountinfo", "/proc/self/cgroup"};
   const struct config_module *module = wish->module;
   const char *why;
-  char *folder = take_over(source ? source : &ours, &why);
+  unsigned enabled;
+  char *folder = take_over(source ? source : &ours, &enabled, &why);
   if (!folder) {
     sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "%s", why);
     return;
   }
+  struct buf missing = {0};
   char *group = base_asprintf("%s/gatehouse-%s", folder, module->id),
-       *members = base_asprintf("%s/cgroup.procs", group);
-  if ((mkdir(group, 0755) == 0 || errno == EEXIST) && set_limits(group, module))
+       *members = base_asprintf("%s/cgroup.procs", group), *events = base_asprintf("%s/memory.events", group);
+  if ((mkdir(group, 0755) == 0 || errno == EEXIST) && set_limits(group, module, enabled, &missing))
     sandbox->cgroup_fd = spawn_descriptor_raise(open(members, O_WRONLY | O_CLOEXEC));
   if (sandbox->cgroup_fd >= 0)
+    sandbox->events_fd = spawn_descriptor_raise(open(events, O_RDONLY | O_CLOEXEC));
+  else
+    sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "its group cannot be made: %s", strerrorname_np(errno));
+  if (sandbox->cgroup_fd >= 0 && missing.length)
+    sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "there is no %s controller here; its other limits hold",
+                 missing.data);
+  else if (sandbox->cgroup_fd >= 0)
     sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_IN_FORCE,
                  "memory %lld MiB, processes %lld, processor %lld %% (0: no limit)",
                  (long long)(module->cgroup_memory_bytes >> 20), (long long)module->cgroup_processes,
                  (long long)module->cgroup_cpu_percent);
-  else
-    sandbox_note(sandbox, SANDBOX_CGROUP, SANDBOX_OFF, "its group cannot be made: %s", strerrorname_np(errno));
+  buf_free(&missing);
+  base_free(events);
   base_free(members);
   base_free(group);
   base_free(folder);
+}
+
+/* ---- deaths by the memory limit -------------------------------------------------------------------------------------
+ */
+
+/* How many processes of the group the kernel has ended for want of memory, since the group was made. */
+static uint64_t kills(const struct sandbox *sandbox) {
+  char text[EVENTS_BYTES];
+  ssize_t length =
+      sandbox->applies && sandbox->events_fd >= 0 ? pread(sandbox->events_fd, text, sizeof(text) - 1, 0) : -1;
+  text[length > 0 ? length : 0] = '\0';
+  const char *line = strstr(text, "oom_kill ");
+  return line ? strtoull(line + strlen("oom_kill "), NULL, 10) : 0;
+}
+
+void sandbox_cgroup_begin(struct sandbox *sandbox) {
+  sandbox->kills_before = kills(sandbox);
+}
+
+bool sandbox_cgroup_ran_out(const struct sandbox *sandbox, int signal_number) {
+  return signal_number == SIGKILL && kills(sandbox) > sandbox->kills_before;
 }

@@ -1,8 +1,10 @@
 /* sandbox_cgroup_test.c: the control group of a module, made in a tree of plain files that looks like cgroup v2: where
- * it is made, what is written into it, and what is said when it cannot be made (LIF-14). */
+ * it is made, what is written into it, what is said when it cannot be made (LIF-14), and deaths by its memory limit
+ * (LIF-7). */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,14 +82,19 @@ static void prepare(void) {
   const struct sandbox_cgroup_source source = {mountinfo, membership};
   module.id = id;
   const struct sandbox_wish wish = {.module = &module};
-  sandbox = (struct sandbox){.applies = true, .landlock_fd = -1, .mount_fd = -1, .cgroup_fd = -1, .tmp_fd = -1};
+  sandbox = (struct sandbox){
+      .applies = true, .landlock_fd = -1, .mount_fd = -1, .cgroup_fd = -1, .events_fd = -1, .tmp_fd = -1};
   sandbox_cgroup_prepare(&sandbox, &wish, &source);
 }
 
-static void expect(enum sandbox_state state, const char *reason) {
+static void expect_said(enum sandbox_state state, const char *reason) {
   const struct sandbox_finding *finding = &sandbox.findings[SANDBOX_CGROUP];
   ck_assert_msg(strstr(finding->reason, reason) != NULL, "said: %s", finding->reason);
   ck_assert_int_eq(finding->state, state);
+}
+
+static void expect(enum sandbox_state state, const char *reason) {
+  expect_said(state, reason);
   ck_assert_int_eq(sandbox.cgroup_fd >= 0, state == SANDBOX_IN_FORCE);
 }
 
@@ -156,8 +163,19 @@ START_TEST(without_a_processor_controller_the_rest_is_limited) {
 }
 END_TEST
 
-START_TEST(a_processor_limit_that_cannot_be_had_is_no_group) {
-  container_make("memory pids\n");
+START_TEST(a_limit_without_a_controller_is_said_and_the_others_hold) {
+  container_make("cpuset pids\n"); /* not cpu */
+  ck_assert(unlink(path_of("tree/gatehouse-rest/cpu.max")) == 0);
+  ck_assert(unlink(path_of("tree/gatehouse-rest/memory.max")) == 0);
+  prepare();
+  expect_said(SANDBOX_OFF, "there is no memory or cpu controller here; its other limits hold");
+  ck_assert_int_ge(sandbox.cgroup_fd, 64);
+  ck_assert_str_eq(text_of("tree/gatehouse-rest/pids.max"), "40");
+}
+END_TEST
+
+START_TEST(a_limit_that_cannot_be_written_is_no_group) {
+  container_make("cpu memory pids\n");
   ck_assert(unlink(path_of("tree/gatehouse-rest/cpu.max")) == 0);
   prepare();
   expect(SANDBOX_OFF, "its group cannot be made: ENOENT");
@@ -198,9 +216,55 @@ START_TEST(tables_that_cannot_be_read_are_no_hierarchy) {
 END_TEST
 
 START_TEST(a_hierarchy_without_its_controllers_is_said) {
-  container_make("cpuset cpu io\n");
+  container_make("cpuset io\n");
   prepare();
-  expect(SANDBOX_OFF, "cgroup v2 has no memory and pids controller here");
+  expect(SANDBOX_OFF, "cgroup v2 has no memory, pids or cpu controller here");
+}
+END_TEST
+
+/* One life in the group: what the kernel has counted before and after it. */
+static bool ran_out(const char *before, const char *after, int signal_number) {
+  file_make("tree/gatehouse-rest/memory.events", before);
+  prepare();
+  sandbox_cgroup_begin(&sandbox);
+  file_make("tree/gatehouse-rest/memory.events", after);
+  bool result = sandbox_cgroup_ran_out(&sandbox, signal_number);
+  sandbox_free(&sandbox);
+  return result;
+}
+
+#define EVENTS(kills) "low 0\nhigh 0\nmax 44\noom 9\noom_kill " kills "\noom_group_kill 7\n"
+
+START_TEST(a_kill_that_the_kernel_counted_is_the_memory_limit) {
+  container_make("memory pids\n");
+  ck_assert(ran_out(EVENTS("0"), EVENTS("1"), SIGKILL));
+  ck_assert(ran_out(EVENTS("3"), EVENTS("12"), SIGKILL));
+}
+END_TEST
+
+START_TEST(a_kill_that_the_kernel_did_not_count_is_somebody_s) {
+  container_make("memory pids\n");
+  ck_assert(!ran_out(EVENTS("3"), EVENTS("3"), SIGKILL));
+  ck_assert(!ran_out("", "", SIGKILL));
+}
+END_TEST
+
+START_TEST(an_end_by_itself_is_not_the_memory_limit_whoever_else_was_killed) {
+  container_make("memory pids\n");
+  ck_assert(!ran_out(EVENTS("0"), EVENTS("1"), 0));
+  ck_assert(!ran_out(EVENTS("0"), EVENTS("1"), SIGSEGV));
+}
+END_TEST
+
+START_TEST(without_a_group_nothing_is_counted) {
+  container_make("pids\n");
+  prepare();
+  ck_assert_int_eq(sandbox.events_fd, -1);
+  sandbox_cgroup_begin(&sandbox);
+  ck_assert(!sandbox_cgroup_ran_out(&sandbox, SIGKILL));
+  struct sandbox nothing = {0}; /* the core's, or a module's without a sandbox */
+  sandbox_cgroup_begin(&nothing);
+  ck_assert(!sandbox_cgroup_ran_out(&nothing, SIGKILL));
 }
 END_TEST
 
@@ -270,12 +334,17 @@ int main(void) {
   tcase_add_test(tests, the_child_enters_by_the_descriptor_that_is_kept);
   tcase_add_test(tests, what_has_no_limit_is_set_free);
   tcase_add_test(tests, without_a_processor_controller_the_rest_is_limited);
-  tcase_add_test(tests, a_processor_limit_that_cannot_be_had_is_no_group);
+  tcase_add_test(tests, a_limit_without_a_controller_is_said_and_the_others_hold);
+  tcase_add_test(tests, a_limit_that_cannot_be_written_is_no_group);
   tcase_add_test(tests, a_group_that_cannot_be_made_is_said);
   tcase_add_test(tests, a_group_that_cannot_be_divided_is_said);
   tcase_add_test(tests, no_hierarchy_is_said);
   tcase_add_test(tests, tables_that_cannot_be_read_are_no_hierarchy);
   tcase_add_test(tests, a_hierarchy_without_its_controllers_is_said);
+  tcase_add_test(tests, a_kill_that_the_kernel_counted_is_the_memory_limit);
+  tcase_add_test(tests, a_kill_that_the_kernel_did_not_count_is_somebody_s);
+  tcase_add_test(tests, an_end_by_itself_is_not_the_memory_limit_whoever_else_was_killed);
+  tcase_add_test(tests, without_a_group_nothing_is_counted);
   tcase_add_test(tests, the_machines_own_root_is_not_ours);
   tcase_add_loop_test(tests, a_delegated_service_is_divided_below_itself, 0, 2);
   tcase_add_test(tests, a_service_that_is_not_delegated_is_left_alone);

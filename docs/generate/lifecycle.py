@@ -45,6 +45,9 @@ history and the status say which, metrics count them by cause (`core/lifecycle/a
 
 CAUSES
 
+*Memory limit* is exit status 112, or a SIGKILL that the kernel has counted in `memory.events` of the module's control group
+(`supervisor/sandbox_cgroup.c`). Without such a group a kill by the kernel is a *signal*, as every other.
+
 More than `quarantine.deaths` (5) of them within `quarantine.window_ms` (60 s), or `quarantine.late_starts` (2) starts in a row that were
 not ready in `start_timeout_ms`, and the module is quarantined (LIF-8). That is a line of the log at level error, the metric
 `gatehouse_module_quarantined`, an event of the state graph, and the status; calls to its protocol family are answered with

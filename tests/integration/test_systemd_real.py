@@ -104,6 +104,21 @@ def test_it_starts_and_is_confined_as_without_systemd(service):
         assert {name for name, state in states.items() if state != "in force"} <= off, states
 
 
+def test_the_delegated_group_is_divided(service):
+    """Where systemd has controllers to delegate (LIF-14); elsewhere supervisor/sandbox_cgroup_test.c has to do."""
+    limited = {**CONFIG["modules"][1], "cgroup": {"memory_bytes": 512 << 20, "processes": 77}}
+    service.prepare({**CONFIG, "modules": [CONFIG["modules"][0], limited]}).systemctl("start", SERVICE)
+    measure = next(item for item in json.loads(service.machine.run("gatehouse", "module", "describe", "rest", "--output", "json").stdout)["protections"]
+                   if item["name"] == "cgroup")
+    if measure["state"] != "in force":
+        pytest.skip(f"no limits by cgroup here: {measure['why']}")
+    group = service.machine.path(f"/sys/fs/cgroup{service.get('ControlGroup')}/gatehouse-rest")
+    assert (group / "pids.max").read_text() == "77\n" and (group / "memory.max").read_text() == f"{512 << 20}\n"
+    assert str(service.processes()["rest"]["pid"]) in service.machine.run("cat", f"/sys/fs/cgroup{service.get('ControlGroup')}/gatehouse-rest/cgroup.procs").stdout.split()
+    service.systemctl("stop", SERVICE)
+    assert service.get("Result") == "success"
+
+
 def test_active_means_ready(service):
     """The core and one module are ready; the other one never is, and is waited for as long as its start may take."""
     late = {"id": "late", "family": "mcp", "binary": "/bin/sleep", "args": ["600"], "start_timeout_ms": 1500}
