@@ -337,13 +337,16 @@ void image_log_level_set(struct spawn_image *image, unsigned level) {
 }
 
 pb_size_t image_protections_fill(supervisor_control_v1_Protection *target, const struct sandbox *sandbox) {
+  pb_size_t count = 0;
   for (enum sandbox_measure i = 0; sandbox->applies && i < SANDBOX_MEASURE_COUNT; i++) {
-    supervisor_control_v1_Protection *entry = &target[i];
+    if (!sandbox->findings[i].reason[0])
+      continue; /* not one of that process */
+    supervisor_control_v1_Protection *entry = &target[count++];
     str_copy(entry->name, sizeof(entry->name), sandbox_measure_text(i));
     entry->state = (supervisor_control_v1_ProtectionState)(sandbox->findings[i].state + 1);
     str_copy(entry->why, sizeof(entry->why), sandbox->findings[i].reason);
   }
-  return sandbox->applies ? SANDBOX_MEASURE_COUNT : 0;
+  return count;
 }
 _Static_assert(SANDBOX_MEASURE_COUNT <=
                    sizeof(((supervisor_control_v1_Hello *)0)->protections) / sizeof(supervisor_control_v1_Protection),

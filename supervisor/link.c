@@ -72,6 +72,8 @@ static void build_hello(struct supervisor *supervisor) {
   hello->supervisor_pid = getpid();
   hello->core_starts = supervisor->children[0].starts;
   hello->protections_count = image_protections_fill(hello->protections, &supervisor->children[0].image.sandbox);
+  hello->supervisor_protections_count =
+      image_protections_fill(hello->supervisor_protections, &supervisor->privileges.self);
 }
 
 static void build_configured(struct supervisor *supervisor, const struct child *child) {

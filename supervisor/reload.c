@@ -111,7 +111,7 @@ static bool is_possible(struct supervisor *supervisor, const struct config *next
       return error_set(err, ERR_CONFIG_VALUE, "module \"%s\" was upgraded beside itself: to change it needs a restart",
                        module->id);
     added += child == NULL;
-    if (!module_is_possible(module, err))
+    if (!module_is_possible(module, err) || !privileges_suffice(supervisor, module, err))
       return false;
   }
   return added <= places || error_set(err, ERR_CONFIG_VALUE, "modules that were removed are still being stopped");

@@ -30,7 +30,8 @@
 #define LOCK_PAUSE_MS 5
 
 /* By descriptor: a directory below one of a child's is in that child's hands. ours_only: a top directory, which an
- * operator may have made, also as a symbolic link, and which is refused when it is somebody else's. */
+ * operator may have made, also as a symbolic link, and which is refused when it is somebody else's. Its mode is set
+ * while it is ours, which takes no privilege but to give away (capabilities.def). */
 static bool give(int fd, const char *path, mode_t mode, uid_t user, gid_t group, bool ours_only, struct error *err) {
   struct stat status;
   if (fstat(fd, &status) != 0)
@@ -39,11 +40,19 @@ static bool give(int fd, const char *path, mode_t mode, uid_t user, gid_t group,
     return error_set(err, ERR_SUPERVISOR_DIRECTORY,
                      "the directory %s belongs to user %u: give it to user %u or name another", path, status.st_uid,
                      user);
-  if ((status.st_uid != user || status.st_gid != group) && geteuid() == 0 && fchown(fd, user, group) != 0)
+  bool same_mode = (status.st_mode & 07777) == mode, root = geteuid() == 0;
+  if (!same_mode && root && (status.st_uid != geteuid() || status.st_gid != getegid())) {
+    if (fchown(fd, geteuid(), getegid()) != 0)
+      return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be taken back: %s", path,
+                       strerrorname_np(errno));
+    status.st_uid = geteuid();
+    status.st_gid = getegid();
+  }
+  if (!same_mode && fchmod(fd, mode) != 0)
+    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the mode of %s cannot be set: %s", path, strerrorname_np(errno));
+  if (root && (status.st_uid != user || status.st_gid != group) && fchown(fd, user, group) != 0)
     return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the directory %s cannot be given away: %s", path,
                      strerrorname_np(errno));
-  if ((status.st_mode & 07777) != mode && fchmod(fd, mode) != 0) /* after chown, which clears the group bit */
-    return error_set(err, ERR_SUPERVISOR_DIRECTORY, "the mode of %s cannot be set: %s", path, strerrorname_np(errno));
   return true;
 }
 

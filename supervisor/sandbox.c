@@ -27,6 +27,11 @@
 #define SANITIZED false
 #endif
 
+/* Of 1000 by which the kernel chooses when memory is short. */
+#define SCORE_OF_MODULES 500
+#define TEXT_OF(macro) TEXT_OF_TOKEN(macro)
+#define TEXT_OF_TOKEN(token) #token
+
 static const char *const measure_texts[] = {
 #define MEASURE_TEXT(name, text) text,
     SANDBOX_MEASURES(MEASURE_TEXT)
@@ -308,6 +313,23 @@ static void note_of_core(struct sandbox *sandbox) {
   note_dumpable(sandbox);
 }
 
+/* A score can be raised by everybody who may write it, and lowered below where root has set it by nobody else. */
+static void prepare_order_of_ends(struct sandbox *sandbox) {
+  char text[16] = "";
+  int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+  bool readable = fd >= 0 && read(fd, text, sizeof(text) - 1) > 0;
+  long now = strtol(text, NULL, 10);
+  if (fd >= 0)
+    close(fd);
+  sandbox->oom_first = readable && now < SCORE_OF_MODULES;
+  if (sandbox->oom_first)
+    sandbox_note(sandbox, SANDBOX_OOM_FIRST, SANDBOX_IN_FORCE, "ended before core and supervisor when memory is short");
+  else if (readable)
+    sandbox_note(sandbox, SANDBOX_OOM_FIRST, SANDBOX_OFF, "the whole gateway has a score of %ld", now);
+  else
+    sandbox_note(sandbox, SANDBOX_OOM_FIRST, SANDBOX_OFF, "only root may say so here");
+}
+
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_free(sandbox);
   sandbox->applies = true;
@@ -341,10 +363,7 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
     return;
   }
   sandbox_cgroup_prepare(sandbox, wish, NULL);
-  sandbox->oom_first = access("/proc/self/oom_score_adj", W_OK) == 0;
-  sandbox_note(sandbox, SANDBOX_OOM_FIRST, sandbox->oom_first ? SANDBOX_IN_FORCE : SANDBOX_OFF, "%s",
-               sandbox->oom_first ? "ended before core and supervisor when memory is short"
-                                  : "only root may say so here");
+  prepare_order_of_ends(sandbox);
   sandbox_note(sandbox, SANDBOX_ENVIRONMENT, SANDBOX_IN_FORCE, "nothing is inherited");
   sandbox_note(sandbox, SANDBOX_DESCRIPTORS, SANDBOX_IN_FORCE, "0, 1, 2 and the named listeners");
   note_dumpable(sandbox);
@@ -354,6 +373,8 @@ void sandbox_report(const struct sandbox *sandbox, const char *module_id) {
   struct buf missing = {0};
   for (enum sandbox_measure i = 0; i < SANDBOX_MEASURE_COUNT; i++) {
     const struct sandbox_finding *finding = &sandbox->findings[i];
+    if (!finding->reason[0])
+      continue; /* not one of that process */
     if (finding->state == SANDBOX_LOOSENED || finding->state == SANDBOX_TURNED_OFF)
       log_event(LOG_WARN, "supervisor",
                 finding->state == SANDBOX_LOOSENED ? "a protection is loosened" : "a protection is off",
@@ -386,7 +407,7 @@ void sandbox_free(struct sandbox *sandbox) {
  */
 
 const char *sandbox_enter(const struct sandbox *sandbox) {
-  static const char score[] = "500";
+  static const char score[] = TEXT_OF(SCORE_OF_MODULES);
   if (!sandbox->applies)
     return NULL;
   if (sandbox->cgroup_fd >= 0 && write(sandbox->cgroup_fd, "0", 1) != 1)

@@ -262,6 +262,7 @@ int supervisor_run(const struct config *config, const struct config_source *sour
     catch_signals(&supervisor);
     upward_watch(&supervisor);
     supervisor_check(config);
+    privileges_drop(&supervisor);
     if (start_children(&supervisor, &err)) {
       if (supervisor.phase == SUPERVISOR_RUNNING || supervisor.children[0].state != CHILD_DOWN)
         event_base_dispatch(supervisor.base);

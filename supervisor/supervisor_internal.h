@@ -295,6 +295,20 @@ void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);
 void link_say_death(struct supervisor *supervisor, const struct child *child, const struct child_death *death);
 
+/* ---- privileges.c: what the supervisor gives up ---------------------------------------------------------------------
+ */
+
+struct privileges {
+  unsigned needs; /* what capabilities were kept for */
+  bool gave_up_capabilities, gave_up_gaining;
+  struct sandbox self; /* what is found; nothing else of it is used */
+};
+
+/* When the listeners are bound, before the first child is prepared. */
+void privileges_drop(struct supervisor *supervisor);
+/* Whether a module can still be had as it is configured; ERR_CONFIG_VALUE. */
+bool privileges_suffice(const struct supervisor *supervisor, const struct config_module *module, struct error *err);
+
 /* ---- reload.c: SIGHUP -----------------------------------------------------------------------------------------------
  */
 
@@ -333,6 +347,7 @@ struct supervisor {
   int lock_fd, null_fd, notify_fd;
   uint64_t generation;
   char *notify_path;
+  struct privileges privileges;
   struct listener *listeners;
   struct child *children; /* [0] is the core, then the modules as configured, then second processes; never moves */
   size_t child_count;

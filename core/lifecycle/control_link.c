@@ -177,6 +177,8 @@ static void on_hello(struct lifecycle *lifecycle, const supervisor_control_v1_He
   lifecycle->core_starts = hello->core_starts;
   str_copy(lifecycle->supervisor_version, sizeof(lifecycle->supervisor_version), hello->supervisor_version);
   protections_take(&lifecycle->core_protections, hello->protections, hello->protections_count);
+  protections_take(&lifecycle->supervisor_protections, hello->supervisor_protections,
+                   hello->supervisor_protections_count);
 }
 
 static void on_configured(struct lifecycle *lifecycle, const supervisor_control_v1_ConfiguredModule *news) {

@@ -249,7 +249,7 @@ struct lifecycle {
   unsigned turn; /* of lifecycle_family_channel */
   uint32_t core_starts;
   uint64_t core_generation;
-  struct lifecycle_protections core_protections;
+  struct lifecycle_protections core_protections, supervisor_protections;
   char core_last_exit[96];
   int64_t core_last_exit_at_ms;
   bool stopping;

@@ -184,6 +184,7 @@ static Core__Admin__V1__ProcessStatus *supervisor_status(const struct lifecycle 
   status->pid = (uint32_t)lifecycle->supervisor_pid;
   status->uptime_ms = process_uptime_ms(lifecycle->supervisor_pid);
   status->memory_pss_bytes = process_pss_bytes(lifecycle->supervisor_pid);
+  warnings_fill(&lifecycle->supervisor_protections, status);
   return status;
 }
 
@@ -344,17 +345,20 @@ static Core__Admin__V1__DescribeModuleResponse *description_new(Core__Admin__V1_
   return response;
 }
 
-/* The core is no module: of it there are its process and what confines that. */
-static Core__Admin__V1__DescribeModuleResponse *core_describe(const struct lifecycle *lifecycle) {
-  Core__Admin__V1__DescribeModuleResponse *response = description_new(core_status(lifecycle));
-  protections_fill(&lifecycle->core_protections, response);
+/* Core and supervisor are no modules: of them there are the process and what confines it. */
+static Core__Admin__V1__DescribeModuleResponse *process_describe(Core__Admin__V1__ProcessStatus *status,
+                                                                 const struct lifecycle_protections *protections) {
+  Core__Admin__V1__DescribeModuleResponse *response = description_new(status);
+  protections_fill(protections, response);
   return response;
 }
 
 Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
                                                             struct error *err) {
   if (str_equal(module_id, "core"))
-    return core_describe(lifecycle);
+    return process_describe(core_status(lifecycle), &lifecycle->core_protections);
+  if (str_equal(module_id, "supervisor") && lifecycle->control)
+    return process_describe(supervisor_status(lifecycle), &lifecycle->supervisor_protections);
   struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id), *other;
   if (!module) {
     error_set(err, ERR_MODULE_UNKNOWN, NULL);
