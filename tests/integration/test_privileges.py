@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import stat
+import subprocess
 
 import pytest
 
@@ -113,6 +114,21 @@ def test_what_takes_a_capability_works_after_the_others_are_gone():
         assert (folder.st_uid, folder.st_gid, stat.S_IMODE(folder.st_mode)) == (64001, 64000, 0o2750)
         assert gateway.stop() == 0
         assert "a signal could not be sent" not in gateway.log() and "could not be started" not in gateway.log()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv") or sanitized(), reason="no setpriv here, or a build that lets itself be looked into")
+def test_nobody_looks_into_it_without_the_power_to_trace():
+    """Root that lacks only what lets it look into everybody, and sees the environment of every process of its own that is dumpable."""
+    less = ["setpriv", "--bounding-set=-sys_ptrace,-sys_admin,-perfmon"]
+
+    def reads(pid):
+        return subprocess.run([*less, "cat", f"/proc/{pid}/environ"], capture_output=True, check=False).returncode == 0
+    with gateways.Gateway(configuration(False, False), passable=True) as gateway, subprocess.Popen([*less, "sleep", "600"]) as other:
+        try:
+            wait_until(lambda: reads(other.pid), "a process like the reader to be seen")
+            assert not [process for process in gateway.processes().values() if reads(process["pid"])]
+        finally:
+            other.kill()
 
 
 # What fails without it, as the log or `module describe` has it.

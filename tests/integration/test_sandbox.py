@@ -40,7 +40,8 @@ CASES = {
                                                {"run_shell", "run_from_memory", "signal_everybody"}),
     "without a mount view": ({"sandbox": {"mount_view": False}}, {"mount_view": "turned off", "private_tmp": "off"},
                              # sockets are not files to Landlock: their owner and the core's and the modules' own checks decide
-                             {"reach_admin_socket", "reach_spi_of_other_module", "reach_runtime_of_other_module"}),
+                             # and that a folder changes is told to whoever owns it
+                             {"reach_admin_socket", "reach_spi_of_other_module", "reach_runtime_of_other_module", "watch_state"}),
     "a user of its own, without a mount view": ({"user": "nobody", "sandbox": {"mount_view": False}}, {"mount_view": "turned off", "private_tmp": "off", "user": "in force"}, set()),
     "without Landlock": ({"user": "nobody", "sandbox": {"landlock": False}},
                          {"landlock_files": "turned off", "landlock_network": "turned off", "landlock_scope": "turned off"}, {"reach_abstract_socket"}),
@@ -143,6 +144,15 @@ def test_what_only_an_intruder_asks_for_ends_a_module_of_ours(attempt, place, li
         wait_until(ended, "the hostile module to be ended by its filter")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount view")
+def test_every_module_has_a_tmp_of_its_own(place, listening):
+    with Stack(listening, place) as stack:
+        stack.wait_others()
+        stack.report()
+        roots = [pathlib.Path(f"/proc/{stack.processes()[name]['pid']}/root") / "tmp" for name in ("mcp", "rest", "hostile")]
+        assert len({path.stat().st_dev for path in roots} | {os.stat("/tmp").st_dev}) == 4
+
+
 def test_a_module_of_ours_under_its_own_profile_can_start_nothing(place, listening):
     with Stack(listening, place, args=["run_shell"], sandbox={"profile": "mcp"}) as stack:
         assert stack.report() == {"run_shell": "EPERM"}
@@ -193,7 +203,7 @@ def test_describe_says_of_every_measure_whether_it_is_in_force_and_why_not(place
 
 # ---- the core ----
 
-OF_ITS_OWN = {"open_store", "open_master_key", "list_state", "read_configuration"}
+OF_ITS_OWN = {"open_store", "open_master_key", "list_state", "read_configuration", "find_other_process"}
 
 
 # everything up to the first call that ends the core (open_by_handle), and these alone
