@@ -117,6 +117,22 @@ def test_a_module_that_is_changed_is_started_anew_and_the_others_go_on():
         assert now["other"]["pid"] == pids["other"] and now["web"]["pid"] != pids["web"]
 
 
+def test_spi_15_a_modules_own_configuration_is_left_to_the_core():
+    with Reloading(module("web", "ready", "sleep", config={"say": "one"}), module("other", "ready", "sleep")) as it:
+        pids = {name: it.core.start(name)["pid"] for name in ("web", "other")}
+        core = it.core.list["core"]["pid"]
+        it.write([module("web", "ready", "sleep", config={"say": "two"}, restart="never"), module("other", "ready", "sleep")])
+        it.hangup()
+        it.core.until("Reconfigured")
+        it.outcome("the configuration was taken over$")
+        now = it.core.processes()
+        assert {name: now[name]["pid"] for name in pids} == pids and now["core"]["pid"] == core
+        assert "two" in (it.stack.run / "core" / "gatehouse.yaml").read_text()
+        it.write([module("web", "ready", "sleep", config={"say": "three"}, env={"NEW": "1"}), module("other", "ready", "sleep")])
+        it.hangup()  # what else changed of it needs another process
+        assert it.next_core().list["web"]["state"] == 1 and it.core.list["other"]["pid"] == pids["other"]
+
+
 def test_a_module_is_switched_off_and_on():
     with Reloading(module("web", "ready", "sleep")) as it:
         pid = it.core.start("web")["pid"]

@@ -104,12 +104,15 @@ def test_lif_9_a_new_core_hears_of_the_second_process():
         start(core, "web")
         stage(core, "web@2", other_program(stack))
         second = start(core, "web@2")
+        core.order(f"module_ready web@2 {second['generation']} 7")
         core.order("promote web@2")
         core.until("Accepted")
+        assert (core.processes()["web@2"]["config"], core.processes()["web"]["config"]) == (7, 0)
         core.order("exit 1")
         core = stack.core()
         assert core.modules["web@2"]["process_of"] == "web" and core.modules["web"]["process_of"] == ""
         entry = core.list["web@2"]
+        assert entry["config"] == 7  # the revision that it became ready with, until it dies
         assert (entry["pid"], entry["role"], entry["program"]) == (second["pid"], CURRENT, str(stack.directory / "other"))
         assert (core.list["web"]["role"], core.list["plain"]["role"], core.list["core"]["role"]) == (RETIRED, CURRENT, 0)
         assert stack.process.stop() == 0
