@@ -2,6 +2,7 @@
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import shutil
 import sqlite3
@@ -145,6 +146,16 @@ def write_until_refused(gateway):
     raise AssertionError("the disk never got full")
 
 
+def fill_to_the_last_page(gateway, rest):
+    """Nothing can be written any more, however small. rest: a file that takes what the store leaves."""
+    number = itertools.count()
+    write_until_refused(gateway)
+    with contextlib.suppress(OSError), open(rest, "wb", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+    wait_until(lambda: apply_team(gateway, f"small-{next(number)}").returncode != 0, "the last page to be used", 60, pause_s=0)
+
+
 def full_disk_story(gateway, make_room):
     token = gateway.token(gateways.GUEST)
     acknowledged, refusal = write_until_refused(gateway)
@@ -177,13 +188,8 @@ def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, note
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
     with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
-        number = itertools.count()
         kill_until_quarantined(gateway, "rest")
-        write_until_refused(gateway)
-        with contextlib.suppress(OSError), open(rest, "wb", buffering=0) as file:
-            while file.write(b"\0" * 4096):
-                pass
-        wait_until(lambda: apply_team(gateway, f"small-{next(number)}").returncode != 0, "the last page to be used", 60, pause_s=0)
+        fill_to_the_last_page(gateway, rest)
         refusal = gateway.ctl("module", "release", "rest", check=False)
         assert refusal.returncode != 0 and "store.full" in refusal.stderr, refusal
         assert gateway.processes()["rest"]["state"] == "quarantined"
@@ -192,6 +198,31 @@ def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, note
         gateway.wait_ready()
         gateway.wait_restarted(gateway.kill("core"), 60)
         gateway.wait_ready(60)
+
+
+def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(worldclock, notes, small_disk):
+    """The next core could not go on with it."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * 1024 * 1024)
+    (small_disk / "state").mkdir()
+    configure = ("module", "configure", "mcp", "--probation", "300ms", "--file", "-")
+    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+        def newest():
+            versions = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["versions"]
+            return not versions.get("phase") and versions.get("changes", [None])[0]
+        before = gateway.processes()["mcp"]["pid"]
+        fill_to_the_last_page(gateway, small_disk / "rest")
+        gateway.ctl(*configure, stdin="pageSize: 7")
+        change = wait_until(newest, "the change to be decided", 40, pause_s=0.1)
+        assert change["verdict"] == "rolled back" and "the store did not take its configuration" in change["cause"], change
+        assert gateway.processes()["mcp"]["pid"] == before
+        ballast.unlink()
+        wait_until(lambda: apply_team(gateway, "after-room").returncode == 0, "writes to go on", 30, pause_s=0.2)
+        gateway.ctl(*configure, stdin="pageSize: 7")
+        wait_until(lambda: (now := newest()) and now["verdict"] == "promoted", "the configuration to be promoted", 40, pause_s=0.1)
+        gateway.wait_restarted(gateway.kill("core"), 60)
+        gateway.wait_ready(60)
+        assert newest()["verdict"] == "promoted" and gateway.processes()["mcp"]["pid"] != before
 
 
 # ---- gone ----
