@@ -132,6 +132,7 @@ static enum child_state do_spawn(struct child *child) {
   child->generation = rundir_generation_next(supervisor);
   child->ready = child->restart_wanted = false;
   child->config_given = 0;
+  child->proven_us = 0;
   child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED;
   child->status[0] = '\0';
   words_reset(&child->words);
@@ -157,7 +158,7 @@ static enum child_state do_spawn(struct child *child) {
   return CHILD_STARTING;
 }
 
-void child_proven(struct child *child) {
+static void become_ready(struct child *child) {
   if (child->ready)
     return;
   child->ready = true;
@@ -165,8 +166,14 @@ void child_proven(struct child *child) {
   upward_news(child->supervisor);
 }
 
+void child_proven(struct child *child) {
+  become_ready(child);
+  if (!child->proven_us)
+    child->proven_us = clock_monotonic_us();
+}
+
 static enum child_state do_ready(struct child *child) {
-  child_proven(child);
+  become_ready(child);
   child->alive_us = clock_monotonic_us();
   event_del(&child->timer);
   if (child->watchdog_ms > 0)

@@ -85,6 +85,7 @@ struct child {
   unsigned starts, deaths;
   bool ready;          /* it said so in this life, or the core did */
   int64_t ready_us;    /* since when */
+  int64_t proven_us;   /* since when by the word of a core; 0: none has said so */
   int64_t alive_us;    /* its last sign of life after it was up */
   bool restart_wanted; /* start again when the stop is done */
   bool held;
@@ -112,7 +113,7 @@ void child_happens(struct child *child, enum child_event event);
 void child_stop(struct child *child, uint32_t grace_ms, bool restart);
 /* code: what clients of its listeners are answered with meanwhile; "": they wait. */
 void child_hold(struct child *child, bool held, const char *reason, const char *code);
-/* It is ready, as far as the next death is judged by it; nothing else follows. */
+/* A core saw it ready: the next death is judged by it, and the next core is told; nothing else follows. */
 void child_proven(struct child *child);
 /* It has hung up and should be gone in a moment; if not, it is killed as for silence. */
 void child_expect_end(struct child *child);

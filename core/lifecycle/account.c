@@ -20,6 +20,13 @@ void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generatio
     lifecycle_control_module_ready(module->lifecycle->control, module->id, generation, module->edition.config);
 }
 
+void lifecycle_account_adopt(struct lifecycle_module *module, uint64_t generation, uint64_t ready_ms) {
+  if (ready_ms == 0 || module->ready_generation == generation)
+    return;
+  module->ready_generation = generation;
+  module->ready_us = clock_monotonic_us() - (int64_t)ready_ms * 1000;
+}
+
 static void record(struct lifecycle_module *module, const struct lifecycle_death *death) {
   struct lifecycle_death *slot = &module->recent[module->recent_count++ % LIFECYCLE_DEATHS_SHOWN];
   for (size_t i = 0; i < slot->word_count; i++)
@@ -37,6 +44,8 @@ void lifecycle_account_death(struct lifecycle_module *module, uint64_t generatio
                                   .was_ready = generation > 0 && module->ready_generation == generation};
   if (death.was_ready)
     death.ready_ms = (uint64_t)(clock_monotonic_us() - module->ready_us) / 1000;
+  if (death.was_ready && cause == LIFECYCLE_DEATH_START) /* its start was good: it does not answer any more */
+    death.cause = cause = LIFECYCLE_DEATH_PROBE;
   str_copy(death.detail, sizeof(death.detail), detail);
   record(module, &death);
   const char *kind = lifecycle_death_kind_name(death.was_ready);

@@ -410,6 +410,7 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
       module->restarts = news->starts - 1;
     if (news->pid) {
       process_began(module, news->generation, news->pid, news->uptime_ms);
+      lifecycle_account_adopt(module, news->generation, news->ready_ms);
       if (module->hold != LIFECYCLE_HOLD_NONE)
         unwanted_end(module);
     }

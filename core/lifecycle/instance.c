@@ -306,8 +306,7 @@ static void health_message(struct core_rpc_client_call *call, const uint8_t *dat
   if (response)
     grpc__health__v1__health_check_response__free_unpacked(response, NULL);
   instance->health_changed = instance->calls[LIFECYCLE_CALL_STEP] != NULL;
-  if (!instance->calls[LIFECYCLE_CALL_STEP])
-    step_readiness(instance);
+  lifecycle_instance_readiness_ask(instance);
 }
 
 static void health_ended(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
@@ -342,6 +341,10 @@ static void readiness_probe(void *argument) {
   struct lifecycle_instance *instance = argument;
   instance->readiness_timer = NULL;
   readiness_later(instance);
+  lifecycle_instance_readiness_ask(instance);
+}
+
+void lifecycle_instance_readiness_ask(struct lifecycle_instance *instance) {
   if (!instance->calls[LIFECYCLE_CALL_STEP])
     step_readiness(instance);
 }

@@ -291,6 +291,8 @@ void lifecycle_instance_imagine(struct lifecycle_module *module, enum lifecycle_
 typedef void lifecycle_answer(struct lifecycle_instance *instance, const struct core_rpc_result *result);
 void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle_call slot, const char *method,
                              const void *data, size_t length, int64_t timeout_ms, lifecycle_answer *done);
+/* Asks for its readiness now, unless that is under way. */
+void lifecycle_instance_readiness_ask(struct lifecycle_instance *instance);
 /* Its connection or its answers are gone while the process may live: ends it, and dials again later. */
 void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause);
 /* Ends it: event, connection and secret gone. The struct stays as the module's newest. */
@@ -305,6 +307,8 @@ void lifecycle_liveness_begin(struct lifecycle_instance *instance);
 
 /* account.c: deaths that nobody ordered, and what follows from them (LIF-7, LIF-8). */
 void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generation);
+/* The core before this one saw that generation ready, so many milliseconds ago; 0: it did not. */
+void lifecycle_account_adopt(struct lifecycle_module *module, uint64_t generation, uint64_t ready_ms);
 /* detail: what happened, with its code. Words are those in module->last_words. Writes the text for the history: what
  * kind of death it was and the detail. */
 void lifecycle_account_death(struct lifecycle_module *module, uint64_t generation, enum lifecycle_death_cause cause,

@@ -29,6 +29,20 @@ static void liveness_failed(struct lifecycle_instance *instance) {
   lifecycle_instance_lose(instance, cause);
 }
 
+/* The first missing answer shows in the status at once: a module that hangs gets no new work. A candidate is judged by
+ * the threshold alone. */
+static void liveness_missed(struct lifecycle_instance *instance) {
+  const struct lifecycle_module *module = instance->module;
+  unsigned in_a_row = instance->liveness_probe.failures;
+  char cause[LIFECYCLE_REASON_BYTES];
+  log_event(LOG_WARN, "lifecycle", "no answer to a liveness probe", LOG_TEXT("module", module->id),
+            LOG_INT("generation", instance->generation), LOG_INT("in_a_row", in_a_row));
+  snprintf(cause, sizeof(cause), "no answer in %u ms to %u liveness probe%s in a row (%s)",
+           module->config.liveness.timeout_ms, in_a_row, in_a_row == 1 ? "" : "s", error_code_text(ERR_MODULE_PROBE));
+  if (instance->state == LIFECYCLE_READY && module->role == LIFECYCLE_CURRENT)
+    lifecycle_instance_event(instance, LIFECYCLE_ON_UNHEALTHY, cause);
+}
+
 static void liveness_answered(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
   const struct lifecycle_probe_config *config = &instance->module->config.liveness;
   int64_t took_ms = (clock_monotonic_us() - instance->liveness_asked_us) / 1000;
@@ -36,6 +50,7 @@ static void liveness_answered(struct lifecycle_instance *instance, const struct 
     return; /* it is told to end, which has deadlines of its own */
   bool answered = result->grpc_status == 0 || result->err.category != ERROR_CATEGORY_UNAVAILABLE;
   bool own_fault = !answered && took_ms > (int64_t)config->timeout_ms + OWN_DELAY_MAX_MS;
+  bool back = answered && instance->liveness_probe.failures > 0;
   if (!own_fault && lifecycle_probe_count(&instance->liveness_probe, config, answered) == LIFECYCLE_PROBE_FAILED) {
     liveness_failed(instance);
     return;
@@ -43,9 +58,10 @@ static void liveness_answered(struct lifecycle_instance *instance, const struct 
   if (answered && took_ms > SLOW_MS)
     log_event(LOG_WARN, "lifecycle", "a module's loop was held up", LOG_TEXT("module", instance->module->id),
               LOG_INT("generation", instance->generation), LOG_INT("milliseconds", took_ms));
-  if (!answered)
-    log_event(LOG_WARN, "lifecycle", "no answer to a liveness probe", LOG_TEXT("module", instance->module->id),
-              LOG_INT("generation", instance->generation), LOG_INT("in_a_row", instance->liveness_probe.failures));
+  if (!answered && !own_fault && took_ms >= (int64_t)config->timeout_ms) /* a lost connection is told elsewhere */
+    liveness_missed(instance);
+  if (back)
+    lifecycle_instance_readiness_ask(instance); /* whether it is ready again is not this probe's to say */
   liveness_later(instance);
 }
 

@@ -41,7 +41,7 @@ drains has not begun, and goes to the next instance, once.
 ## Deaths
 
 A death that nobody ordered is an *incident* when that instance had been ready, else it speaks against the version: a *bad version*. The
-history and the status say which, metrics count them by cause (`core/lifecycle/account.c`):
+history and the status say which, also when a new core has taken the place of the one that saw it ready; metrics count them by cause (`core/lifecycle/account.c`):
 
 CAUSES
 
@@ -59,7 +59,7 @@ ends it. Without a supervisor nobody tells a death from an end, so a connection 
 | probe | while | asks | when it fails |
 |---|---|---|---|
 | startup | *warming* | `GetReadiness`, and follows `Health/Watch` | the start has failed: the instance is ended |
-| liveness | *ready*, *degraded* | `Health/Check`; any answer is a sign of life | it hangs: SIGABRT, so that it writes where, then SIGKILL; the restart policy follows |
+| liveness | *ready*, *degraded* | `Health/Check`; any answer is a sign of life | the first time *degraded*; then it hangs: SIGABRT, so that it writes where, then SIGKILL; the restart policy follows |
 | readiness | *ready*, *degraded* | `GetReadiness`, and follows `Health/Watch` | *degraded*: no new work; it comes back by itself |
 
 Interval, timeout and both thresholds of each are keys of the module's [configuration](configuration.md), `probes.…`. What a module says
