@@ -311,6 +311,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
         .drain_timeout_ms = (uint32_t)config->modules[i].drain_timeout_ms,
         .intensity = {(uint32_t)config->modules[i].quarantine_deaths, (uint32_t)config->modules[i].quarantine_window_ms,
                       (uint32_t)config->modules[i].quarantine_late_starts},
+        .quarantine_retry_ms = (uint32_t)config->modules[i].quarantine_retry_ms,
         .startup = PROBE(config->modules[i], startup),
         .liveness = PROBE(config->modules[i], liveness),
         .readiness = PROBE(config->modules[i], readiness),

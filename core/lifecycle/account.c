@@ -11,6 +11,7 @@
 #include "sdk/base/str.h"
 
 void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generation) {
+  lifecycle_quarantine_ready(module);
   if (module->ready_generation == generation)
     return;
   module->ready_generation = generation;
@@ -67,6 +68,11 @@ void lifecycle_account_judge(struct lifecycle_module *module, const char *text) 
   const struct lifecycle_death *death = &module->recent[(module->recent_count - 1) % LIFECYCLE_DEATHS_SHOWN];
   int64_t now_ms = clock_monotonic_us() / 1000;
   char reason[LIFECYCLE_REASON_BYTES];
+  if (module->versions->quarantine.on_trial && module->hold == LIFECYCLE_HOLD_NONE) {
+    snprintf(reason, sizeof(reason), "failed again after its quarantine; last: %.180s", text);
+    lifecycle_quarantine_begin(module, reason);
+    return;
+  }
   switch (lifecycle_deaths_add(&module->deaths, limits, death->cause, now_ms)) {
   case LIFECYCLE_VERDICT_GO_ON:
     return;

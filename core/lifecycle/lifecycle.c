@@ -88,6 +88,7 @@ static const struct lifecycle_module_config config_default = {
     .start_timeout_ms = 10000,
     .drain_timeout_ms = 10000,
     .intensity = {.deaths = 5, .window_ms = 60000, .late_starts = 2},
+    .quarantine_retry_ms = 300000,
     .startup = {.interval_ms = 1000, .timeout_ms = 5000, .failures = 3, .successes = 1},
     .liveness = {.interval_ms = 1000, .timeout_ms = 1500, .failures = 3, .successes = 1},
     .readiness = {.interval_ms = 5000, .timeout_ms = 2000, .failures = 2, .successes = 1},

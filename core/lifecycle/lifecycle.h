@@ -55,6 +55,7 @@ struct lifecycle_module_config {
   uint32_t start_timeout_ms; /* 0: 10000 */
   uint32_t drain_timeout_ms;
   struct lifecycle_intensity intensity;
+  uint32_t quarantine_retry_ms; /* until a held module that had been ready is tried again; 0: never */
   struct lifecycle_probe_config startup, liveness, readiness;
   const char *binary;                 /* as configured; NULL: unknown */
   const char *fallback;               /* a program for when it cannot hold and there is none before it; "": none */

@@ -123,6 +123,14 @@ enum lifecycle_upgrade_phase {
   LIFECYCLE_UPGRADE_RETIRING,     /* the candidate took over; the old one is on its way out */
 };
 
+/* A quarantine, and what comes after it: quarantine.c. */
+struct lifecycle_quarantine {
+  uint64_t pause_ms;            /* before the trial start; 0: it never had been ready, and an operator decides */
+  int64_t trial_at_ms;          /* wall clock */
+  bool on_trial;                /* started again; the next death has it held again */
+  struct core_rpc_timer *timer; /* to the trial, or of the trial */
+};
+
 #define LIFECYCLE_CHANGES_MAX 32
 
 /* What a process of a module runs, and with what. */
@@ -146,6 +154,7 @@ struct lifecycle_config {
  * it. */
 struct lifecycle_versions {
   struct lifecycle_module *first, *second; /* second: NULL before the first upgrade */
+  struct lifecycle_quarantine quarantine;  /* of whichever is the current one */
   struct lifecycle_edition current;        /* what the current process runs, and is restarted with */
   struct lifecycle_edition previous;
   bool has_previous;
@@ -322,11 +331,18 @@ void lifecycle_account_condemn(struct lifecycle_module *module, uint64_t generat
 
 /* quarantine.c */
 void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *reason);
+/* An operator ends it. */
 void lifecycle_quarantine_end(struct lifecycle_module *module);
 /* Only takes the row away; done (may be NULL) when the store has done so, without one at once. */
 void lifecycle_quarantine_forget(const struct lifecycle_module *module, store_done *done, void *arg);
 /* Only lets it go. */
 void lifecycle_quarantine_lift(struct lifecycle_module *module);
+/* Another process of the module is the one that is to be held. */
+void lifecycle_quarantine_move(struct lifecycle_module *from, struct lifecycle_module *to);
+/* The module is ready: if it is on trial, that now has an end. */
+void lifecycle_quarantine_ready(struct lifecycle_module *module);
+/* For operators; NULL: it is neither held nor on trial. */
+Core__Admin__V1__ModuleQuarantine *lifecycle_quarantine_message(const struct lifecycle_module *module);
 /* At the start of the room: what was held when the last core ended. */
 bool lifecycle_quarantine_restore(struct lifecycle *lifecycle, struct error *err);
 /* The supervisor says that it holds the module: finds out what for. */
@@ -393,6 +409,8 @@ Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecyc
 const char *lifecycle_upgrade_phase_name(enum lifecycle_upgrade_phase phase);
 void lifecycle_versions_free(struct lifecycle_versions **versions);
 
+/* orders.c: starts a module that is down; without a supervisor: attaches to it again. */
+bool lifecycle_orders_start(struct lifecycle_module *module, struct error *err);
 /* orders.c: takes an instance out of service and ends its process, for an upgrade. */
 void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over);
 /* orders.c: the end of an instance is no surprise: what was planned goes on. */

@@ -167,7 +167,7 @@ static uint64_t generation_now(const struct lifecycle_module *module) {
   return lifecycle_module_is_alive(module) ? module->instance->generation : 0;
 }
 
-static bool start_again(struct lifecycle_module *module, struct error *err) {
+bool lifecycle_orders_start(struct lifecycle_module *module, struct error *err) {
   if (module->lifecycle->control && module->supervised)
     return lifecycle_control_start(module->lifecycle->control, module->id, err);
   module->runtime_inode = 0; /* look at its socket as if it were new */
@@ -209,7 +209,7 @@ static bool order_restart(struct lifecycle_module *module, uint32_t deadline_ms,
   if (module->hold == LIFECYCLE_HOLD_STOPPED)
     return error_set(err, ERR_MODULE_PHASE, "the module is stopped; start it");
   if (!generation_now(module))
-    return start_again(module, err);
+    return lifecycle_orders_start(module, err);
   plan_begin(module, LIFECYCLE_PLAN_RESTART, deadline_ms);
   return true;
 }
@@ -229,7 +229,7 @@ static bool order_start(struct lifecycle_module *module, uint32_t deadline_ms, s
     return error_set(err, ERR_MODULE_PHASE, "the module is running");
   if (module->plan == LIFECYCLE_PLAN_STOP)
     module->plan = LIFECYCLE_PLAN_RESTART; /* it was stopping: it comes back when it has ended */
-  return start_again(module, err);
+  return lifecycle_orders_start(module, err);
 }
 
 /* The module that an order is for; NULL: it takes none now. */
@@ -276,7 +276,7 @@ static void release_written(void *arg, const struct store_commit_result *result,
   (void)result;
   if (!err && module && module->hold == LIFECYCLE_HOLD_QUARANTINED) { /* else something else let it go meanwhile */
     lifecycle_quarantine_lift(module);
-    if (!start_again(module, &failed))
+    if (!lifecycle_orders_start(module, &failed))
       err = &failed;
   }
   release->done(release->arg, err);

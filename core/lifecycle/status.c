@@ -125,6 +125,17 @@ static void protections_fill(const struct lifecycle_protections *from,
   }
 }
 
+/* With what ends it. */
+static void quarantine_reason(const struct lifecycle_module *module, char *reason, size_t reason_bytes) {
+  const struct lifecycle_quarantine *quarantine = &module->versions->quarantine;
+  int64_t left_ms = quarantine->trial_at_ms - clock_wall_ms();
+  if (quarantine->pause_ms > 0)
+    snprintf(reason, reason_bytes, "%s; a trial start in %lld s", module->hold_reason,
+             (long long)(left_ms > 0 ? left_ms + 999 : 0) / 1000);
+  else
+    snprintf(reason, reason_bytes, "%s; held until it is released", module->hold_reason);
+}
+
 static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_module *module) {
   static const char *const roles[] = {
       [LIFECYCLE_CURRENT] = "", [LIFECYCLE_CANDIDATE] = "candidate", [LIFECYCLE_RETIRED] = "retired"};
@@ -150,7 +161,9 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
   status->version = text(instance && instance->descriptor ? instance->descriptor->module_version : module->version);
   status->state = text(state);
   char reason[2 * LIFECYCLE_REASON_BYTES + 16];
-  if (held || (module->hold != LIFECYCLE_HOLD_NONE && !instance))
+  if (module->hold == LIFECYCLE_HOLD_QUARANTINED)
+    quarantine_reason(module, reason, sizeof(reason));
+  else if (held || (module->hold != LIFECYCLE_HOLD_NONE && !instance))
     str_copy(reason, sizeof(reason), module->hold_reason);
   else if (instance && instance->state == LIFECYCLE_DRAINING)
     snprintf(reason, sizeof(reason), "%s; %u in flight", instance->reason, instance->in_flight);
@@ -368,6 +381,7 @@ Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *li
   if ((other = lifecycle_module_other(module)) && is_shown(other))
     response->instances[response->n_instances++] = module_status(other);
   response->versions = lifecycle_versions_message(module->versions);
+  response->quarantine = lifecycle_quarantine_message(module);
   if (module->instance && module->instance->descriptor)
     response->descriptor = (Core__Module__V1__ModuleDescriptor *)message_copy(&module->instance->descriptor->base);
   if (module->instance && module->instance->readiness)

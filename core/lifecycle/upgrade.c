@@ -277,6 +277,7 @@ static bool stage(struct lifecycle_versions *versions, struct lifecycle_module *
                                &versions->stage_sequence, err))
     return false;
   lifecycle_deaths_forgive(&candidate->deaths);
+  candidate->ready_generation = 0; /* that was another program */
   core_rpc_timer_cancel(&candidate->retry_timer);
   candidate->plan = LIFECYCLE_PLAN_NONE;
   candidate->role = LIFECYCLE_CANDIDATE;
@@ -523,11 +524,7 @@ static void reconcile(struct lifecycle_versions *versions) {
   lifecycle_configure_fill(versions);
   take_at_its_word(versions, &current->edition);
   if (other && versions->first->hold == LIFECYCLE_HOLD_QUARANTINED && current != versions->first) {
-    char reason[LIFECYCLE_REASON_BYTES]; /* the row of the store names the module, not the process */
-    str_copy(reason, sizeof(reason), versions->first->hold_reason);
-    lifecycle_hold_set(versions->first, LIFECYCLE_HOLD_NONE, "");
-    if (current->hold != LIFECYCLE_HOLD_QUARANTINED)
-      lifecycle_quarantine_begin(current, reason);
+    lifecycle_quarantine_move(versions->first, current); /* the row of the store names the module, not the process */
   }
   if (!other || !other->pid) {
     lifecycle_configure_changed(versions);

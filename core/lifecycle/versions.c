@@ -213,6 +213,7 @@ void lifecycle_versions_free(struct lifecycle_versions **holder) {
   struct lifecycle_versions *versions = BASE_TAKE(*holder);
   lifecycle_upgrade_stop(versions);
   lifecycle_configs_free(versions);
+  core_rpc_timer_cancel(&versions->quarantine.timer);
   for (size_t i = 0; i < versions->change_count; i++)
     core__admin__v1__module_version_change__free_unpacked(versions->changes[i], NULL);
   base_free(versions);

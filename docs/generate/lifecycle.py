@@ -25,8 +25,8 @@ How an instance gets through (`core/lifecycle/instance.c`):
 
 An instance that is refused, lost or late becomes **failed**. One that was refused or late is ended, since it would stay so for ever; a
 lost connection is dialled again. What follows is the supervisor's restart policy: **backoff** until the next start; see
-[operating.md](operating.md#when-something-dies). **quarantined** is a module that keeps failing: it is held down until an operator
-releases it. **rolling-back** is an instance whose place an earlier version takes.
+[operating.md](operating.md#when-something-dies). **quarantined** is a module that keeps failing: it is held down until a
+trial start, or until an operator releases it. **rolling-back** is an instance whose place an earlier version takes.
 
 ## Between two lives
 
@@ -52,7 +52,15 @@ More than `quarantine.deaths` (5) of them within `quarantine.window_ms` (60 s), 
 not ready in `start_timeout_ms`, and the module is quarantined (LIF-8). That is a line of the log at level error, the metric
 `gatehouse_module_quarantined`, an event of the state graph, and the status; calls to its protocol family are answered with
 `module.quarantined`. The decision is kept in the store: a new core, and a new supervisor, hold it too. `gatehouse module release <id>`
-ends it. Without a supervisor nobody tells a death from an end, so a connection that is lost counts as one.
+ends it.
+
+What broke a version that had been ready may have come from outside, and be gone. So it is started **on trial** after
+`quarantine.retry_ms` (5 minutes; 0: never), by itself. On trial one death is enough: it is held again, for twice as long, up to an hour.
+When it has been ready for `quarantine.window_ms` without one, all is forgotten. A version that never was ready stays down until an operator
+acts: the same start would end the same way. `gatehouse module describe` and the status say which, and when
+(`core/lifecycle/quarantine.c`).
+
+Without a supervisor nobody tells a death from an end, so a connection that is lost counts as one.
 
 ## Probes
 

@@ -177,6 +177,21 @@ static void versions_write(const Core__Admin__V1__ModuleVersions *versions, stru
   buf_append_char(target, '\n');
 }
 
+static void quarantine_write(const Core__Admin__V1__ModuleQuarantine *quarantine, struct buf *target) {
+  char when[32], pause[32], told[96];
+  if (!quarantine)
+    return;
+  ctl_time_format(quarantine->trial_at_ms, when);
+  ctl_duration_format(quarantine->pause_ms, pause);
+  if (quarantine->on_trial)
+    str_copy(told, sizeof(told), "on trial: one more death, and it is held again");
+  else if (quarantine->pause_ms)
+    snprintf(told, sizeof(told), "for %s, until a trial start at %s UTC", pause, when);
+  else
+    str_copy(told, sizeof(told), "until `gatehouse module release`");
+  line(target, "quarantine", told);
+}
+
 static int described(const char *id, const Core__Admin__V1__DescribeModuleResponse *module) {
   struct buf text = {0};
   line(&text, "module", id);
@@ -184,6 +199,7 @@ static int described(const char *id, const Core__Admin__V1__DescribeModuleRespon
     line(&text, "version", module->descriptor->module_version);
     line(&text, "family", module->descriptor->protocol_family);
   }
+  quarantine_write(module->quarantine, &text);
   buf_append_char(&text, '\n');
   instances_write(module, &text);
   buf_append_char(&text, '\n');

@@ -166,6 +166,57 @@ def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(worldclock, n
         assert gateway.processes()["rest"]["state"] == "ready"
 
 
+def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_when_that_fails(worldclock, notes):
+    config = config_with(rest={"quarantine": {"deaths": 1, "window_ms": 2000, "retry_ms": 1500}})
+    with start(worldclock, notes, config=config) as gateway:
+        def kill_when_ready(after=0):
+            before = wait_until(lambda: (now := gateway.processes()["rest"])["state"] == "ready" and int(now["generation"]) > after and now,
+                                "rest to be ready", 30, pause_s=0.02)
+            os.kill(before["pid"], signal.SIGKILL)
+            return int(before["generation"])
+
+        def pause_ms():
+            return int(describe(gateway, "rest")["quarantine"]["pauseMs"])
+        generation = kill_when_ready(kill_when_ready())
+        held = wait_state(gateway, "rest", "quarantined")
+        assert re.search(r"2 deaths in 2 s.*; a trial start in [012] s", held["reason"]) and pause_ms() == 1500
+        generation = kill_when_ready(generation)  # on trial one is enough
+        assert "failed again after its quarantine" in wait_state(gateway, "rest", "quarantined")["reason"] and pause_ms() == 3000
+        assert "until a trial start at" in gateway.ctl("module", "describe", "rest").stdout
+        gateway.wait_restarted(gateway.kill("core"))  # which remembers the pause, and when it ends
+        assert pause_ms() == 3000
+        process = wait_until(lambda: (now := gateway.processes().get("rest", {})).get("state") == "ready" and now, "the second trial", 20,
+                             pause_s=0.02)
+        told = describe(gateway, "rest")
+        assert told["quarantine"]["onTrial"] and any(step["cause"] == "started on trial" for step in told["history"])
+        assert "on trial: one more death" in gateway.ctl("module", "describe", "rest").stdout
+        gateway.wait_restarted(gateway.kill("core"))  # and that it is on trial
+        assert describe(gateway, "rest")["quarantine"]["onTrial"]
+        wait_until(lambda: "quarantine" not in describe(gateway, "rest"), "the trial to be over", 20, pause_s=0.1)
+        assert gateway.processes()["rest"]["pid"] == process["pid"]
+        gateway.wait_restarted(gateway.kill("rest"))  # all is forgotten: one death is only one
+
+
+def test_lif_8_one_that_never_was_ready_waits_for_an_operator(worldclock, notes):
+    config = config_with(rest={"quarantine": {"deaths": 2, "retry_ms": 200}})
+    config["modules"].append({"id": "never", "binary": "/bin/false", "quarantine": {"deaths": 2, "retry_ms": 200}})
+    reason = gateways.missing()
+    if reason:
+        pytest.skip(reason)
+    with gateways.Gateway(config=config, wait=False) as gateway:
+        assert "held until it is released" in wait_state(gateway, "never", "quarantined", 30)["reason"]
+        generation = gateway.processes()["never"]["generation"]
+        assert "pauseMs" not in describe(gateway, "never")["quarantine"]
+        for _ in range(3):  # the other one is held and comes back in the meantime
+            before = wait_state(gateway, "rest", "ready")
+            os.kill(before["pid"], signal.SIGKILL)
+            gateway.wait_restarted(before)
+        assert any(step["cause"] == "started on trial" for step in describe(gateway, "rest")["history"])
+        now = gateway.processes()["never"]
+        assert (now["state"], now["generation"]) == ("quarantined", generation)
+        assert "until `gatehouse module release`" in gateway.ctl("module", "describe", "never").stdout
+
+
 # ---- drain, stop, start, restart (LIF-5) ----
 
 @pytest.mark.parametrize("order,after", [("restart", "ready"), ("stop", "stopped"), ("drain", "draining")])
