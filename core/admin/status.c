@@ -5,6 +5,7 @@
 #include "core/admin/admin_internal.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
+#include "sdk/base/clock.h"
 #include "wire/pbc/core/admin/v1/admin.pb-c.h"
 
 static char *copied(const char *text) {
@@ -12,6 +13,18 @@ static char *copied(const char *text) {
   if (!copy)
     abort();
   return copy;
+}
+
+/* A store that takes no writes makes the gateway degraded: what it is asked to remember is refused. */
+static void store_health_fill(struct store *store, Core__Admin__V1__GetStatusResponse *response) {
+  struct store_health health;
+  store_health_get(store, &health);
+  response->store_error = copied(health.failing ? health.code : "");
+  if (!health.failing)
+    return;
+  response->store_failing_ms = (uint64_t)(clock_monotonic_us() - health.since_us) / 1000 + 1;
+  free(response->health);
+  response->health = copied("degraded");
 }
 
 void admin_get_status(const struct admin_call *call) {
@@ -26,6 +39,7 @@ void admin_get_status(const struct admin_call *call) {
   response->catalog_revision = catalog_revision(options->catalog);
   response->record_count = catalog_record_count(options->catalog);
   response->event_sequence = store_last_seq(options->store);
+  store_health_fill(options->store, response);
   core_rpc_call_reply_message(call->call, &response->base);
   core__admin__v1__get_status_response__free_unpacked(response, NULL);
 }

@@ -107,8 +107,12 @@ void observe_render(struct observe *observe, struct buf *text) {
     observe->refresh(observe->refresh_arg);
   if (observe->store) {
     struct store_metrics metrics;
+    struct store_health health;
     store_metrics_get(observe->store, &metrics);
+    store_health_get(observe->store, &health);
     observe_gauge_set(observe, OBSERVE_STORE_COMMITS, NULL, (double)metrics.commits);
+    observe_gauge_set(observe, OBSERVE_STORE_COMMITS_FAILED, NULL, (double)metrics.commits_failed);
+    observe_gauge_set(observe, OBSERVE_STORE_FAILING, NULL, health.failing);
     observe_gauge_set(observe, OBSERVE_STORE_EVENTS, NULL, (double)metrics.events);
     observe_gauge_set(observe, OBSERVE_STORE_QUEUE_BYTES, NULL, (double)metrics.queue_bytes);
   }

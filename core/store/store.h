@@ -279,4 +279,13 @@ struct store_metrics {
 };
 void store_metrics_get(const struct store *store, struct store_metrics *metrics); /* any thread */
 
+/* Whether the store takes writes: from the first commit that failed for a reason of its own (not a conflict, not a full
+ * queue) until one succeeds; a lock that somebody else holds is tried again by itself. */
+struct store_health {
+  bool failing;
+  int64_t since_us;          /* monotonic */
+  char code[ERROR_CODE_MAX]; /* of the last failure, such as "store.locked" */
+};
+void store_health_get(struct store *store, struct store_health *health); /* any thread */
+
 #endif

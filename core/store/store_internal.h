@@ -151,6 +151,7 @@ struct store {
   struct store_batch *queue_head, *queue_tail;
   struct store_batch *finished_head, *finished_tail;
   bool stopping;
+  struct store_health health; /* the writer writes it */
 };
 
 void store_handover_init(struct store *store);

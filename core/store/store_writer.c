@@ -14,6 +14,7 @@
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
 #include "sdk/base/log.h"
+#include "sdk/base/str.h"
 
 #define GROUP_BYTES_MAX (8u << 20)
 
@@ -152,19 +153,50 @@ static bool wait_for_work(struct store *store, bool housekeeping_due) {
   return false;
 }
 
-/* Logs when the store begins to fail and when it recovers, not each failure in between. */
-static void log_health(const struct store_batch *first, bool *failing) {
-  for (const struct store_batch *batch = first; batch; batch = batch->next) {
-    bool failed =
-        error_is_set(&batch->error) &&
-        (batch->error.category == ERROR_CATEGORY_UNAVAILABLE || batch->error.category == ERROR_CATEGORY_INTERNAL) &&
-        !error_is(&batch->error, ERR_STORE_BUSY);
-    if (failed && !*failing)
-      log_error_value(LOG_ERROR, STORE_ROOM, "commits fail", &batch->error);
-    else if (*failing && !error_is_set(&batch->error))
-      log_event(LOG_INFO, STORE_ROOM, "commits succeed again");
-    *failing = failed || (*failing && error_is_set(&batch->error));
+/* Under lock: what operators are told. Logged is when the store begins to fail and when it recovers, not each failure
+ * in between. err NULL: it took a write. */
+static void health_note(struct store *store, const struct error *err) {
+  struct store_health *health = &store->health;
+  if (err && !health->failing) {
+    log_error_value(LOG_ERROR, STORE_ROOM, "commits fail", err);
+    health->since_us = clock_monotonic_us();
+  } else if (!err && health->failing) {
+    log_event(LOG_INFO, STORE_ROOM, "commits succeed again");
   }
+  health->failing = err != NULL;
+  str_copy(health->code, sizeof(health->code), err ? err->code : "");
+}
+
+/* A refusal that is the batch's own fault says nothing about the store. */
+static bool store_is_at_fault(const struct error *err) {
+  return (err->category == ERROR_CATEGORY_UNAVAILABLE || err->category == ERROR_CATEGORY_INTERNAL) &&
+         !error_is(err, ERR_STORE_BUSY);
+}
+
+static void health_judge(struct store *store, const struct store_batch *first) {
+  for (const struct store_batch *batch = first; batch; batch = batch->next)
+    if (!error_is_set(&batch->error))
+      health_note(store, NULL);
+    else if (store_is_at_fault(&batch->error))
+      health_note(store, &batch->error);
+}
+
+/* Somebody else held the lock: whether it is free again is seen without a write. */
+static void lock_try(struct store *store) {
+  struct error err = {0};
+  if (!str_equal(store->health.code, error_code_text(ERR_STORE_LOCKED)) || !store->backend->group_begin(store->self, &err))
+    return;
+  store->backend->group_rollback(store->self, &store->position);
+  pthread_mutex_lock(&store->lock);
+  health_note(store, NULL);
+  pthread_mutex_unlock(&store->lock);
+}
+
+void store_health_get(struct store *store, struct store_health *health) {
+  BASE_CHECK_MAGIC(store, STORE_MAGIC);
+  pthread_mutex_lock(&store->lock);
+  *health = store->health;
+  pthread_mutex_unlock(&store->lock);
 }
 
 static void housekeep(struct store *store, bool idle) {
@@ -174,14 +206,15 @@ static void housekeep(struct store *store, bool idle) {
 
 static void *writer_main(void *arg) {
   struct store *store = arg;
-  bool failing = false, housekeeping_due = true;
+  bool housekeeping_due = true;
   pthread_mutex_lock(&store->lock);
   for (;;) {
     if (wait_for_work(store, housekeeping_due)) {
       pthread_mutex_unlock(&store->lock);
       housekeep(store, true);
-      housekeeping_due = false;
+      lock_try(store);
       pthread_mutex_lock(&store->lock);
+      housekeeping_due = store->health.failing;
       continue;
     }
     if (!store->queue_head)
@@ -193,9 +226,9 @@ static void *writer_main(void *arg) {
     group_run(store, group, count);
     for (struct store_batch *batch = group; batch; batch = batch->next)
       count_batch(store, batch);
-    log_health(group, &failing);
 
     pthread_mutex_lock(&store->lock);
+    health_judge(store, group);
     group_finish(store, group, count);
     pthread_mutex_unlock(&store->lock);
     if (store->options.wake)

@@ -101,6 +101,11 @@ static void status_write(const Core__Admin__V1__GetStatusResponse *status, struc
   buf_printf(&store, "store: %s, %llu records, catalog revision %llu, event %llu", status->store_backend,
              (unsigned long long)status->record_count, (unsigned long long)status->catalog_revision,
              (unsigned long long)status->event_sequence);
+  if (status->store_error[0]) {
+    char since[32];
+    ctl_duration_format(status->store_failing_ms, since);
+    buf_printf(&store, "; takes no writes for %s (%s)", since, status->store_error);
+  }
   ctl_text_append_safe(target, store.data, store.length);
   buf_append_text(target, "\nhealth: ");
   ctl_text_append_safe(target, status->health, strlen(status->health));

@@ -48,6 +48,33 @@ def test_a_second_core_on_the_same_state_is_refused(own_gateway, tmp_path):
     assert apply_team(own_gateway, "after-locked").returncode == 0
 
 
+def test_a_database_that_somebody_else_locks(worldclock, notes):
+    """Writes are refused with a clear error and nothing waits for ever; the status says so; all goes on when the lock is gone."""
+    with start_quickstart(worldclock, notes) as gateway:
+        token, before = gateway.token(gateways.GUEST), gateway.processes()
+        assert apply_team(gateway, "before-lock").returncode == 0
+        with contextlib.closing(sqlite3.connect(database(gateway), isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            out = apply_team(gateway, "while-locked")
+            assert out.returncode == 1 and "store.locked" in out.stderr, out
+            assert serves(gateway, token), "reading stops when writing must"
+            status = wait_until(lambda: (now := gateway.status()) and now.get("storeError") and now, "the status to tell of it", 10)
+            assert status["storeError"] == "store.locked" and int(status["storeFailingMs"]) > 0 and status["health"] == "degraded"
+            shown = gateway.ctl("status", check=False)
+            assert shown.returncode == 3 and "takes no writes for" in shown.stdout and "(store.locked)" in shown.stdout
+            metrics = gateway.ctl("metrics").stdout
+            assert "gatehouse_store_failing 1\n" in metrics and "gatehouse_store_commits_failed 0\n" not in metrics
+            db.execute("ROLLBACK")
+        wait_until(lambda: "storeError" not in gateway.status(), "the store to recover without a write", 10)
+        assert gateway.status()["health"] == "ok" and "gatehouse_store_failing 0\n" in gateway.ctl("metrics").stdout
+        assert apply_team(gateway, "after-lock").returncode == 0
+        gateway.wait_restarted(gateway.kill("core"), 60)
+        there = teams(gateway)
+        assert "before-lock" in there and "after-lock" in there and "while-locked" not in there
+        now = gateway.processes()
+        assert {name: now[name]["pid"] for name in ("mcp", "rest")} == {name: before[name]["pid"] for name in ("mcp", "rest")}
+
+
 # ---- damaged ----
 
 def flip(path, offsets):
