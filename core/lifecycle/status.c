@@ -18,7 +18,7 @@ static char *text(const char *value) {
   return copy;
 }
 
-/* What is mapped of a process, its part in what it shares with others counted whole. 0: not to be had. */
+/* What is in memory of a process, what it shares with others counted whole. 0: not to be had. */
 static uint64_t process_resident_bytes(int32_t pid) {
   char path[64];
   unsigned long long pages = 0;
@@ -32,13 +32,10 @@ static uint64_t process_resident_bytes(int32_t pid) {
   return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Proportional set size in bytes. Of other processes the core's own sandbox hides it: then the resident size, which is
- * never less. 0: not to be had. */
+/* Proportional set size in bytes. 0: not to be had; of other processes the core's own sandbox hides it. */
 static uint64_t process_pss_bytes(int32_t pid) {
   char path[64], line[256];
   unsigned long long kilobytes = 0;
-  if (pid <= 0)
-    return 0;
   snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
   FILE *file = fopen(path, "re");
   while (file && fgets(line, sizeof(line), file))
@@ -48,7 +45,14 @@ static uint64_t process_pss_bytes(int32_t pid) {
     }
   if (file)
     fclose(file);
-  return kilobytes ? kilobytes * 1024 : process_resident_bytes(pid);
+  return kilobytes * 1024;
+}
+
+static void memory_fill(Core__Admin__V1__ProcessStatus *status, int32_t pid) {
+  if (pid <= 0)
+    return;
+  status->memory_resident_bytes = process_resident_bytes(pid);
+  status->memory_pss_bytes = process_pss_bytes(pid);
 }
 
 /* Milliseconds since a process began, by the kernel's word; 0: not to be had. */
@@ -178,7 +182,7 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
                                                      : 0;
   status->uptime_ms = since_us ? (uint64_t)(clock_monotonic_us() - since_us) / 1000 : 0;
   status->restarts = module->restarts;
-  status->memory_pss_bytes = process_pss_bytes(module->pid);
+  memory_fill(status, module->pid);
   status->protocol_family =
       text(instance && instance->descriptor ? instance->descriptor->protocol_family : module->family);
   warnings_fill(&module->protections, status);
@@ -196,7 +200,7 @@ static Core__Admin__V1__ProcessStatus *supervisor_status(const struct lifecycle 
   status->state = text("ready");
   status->pid = (uint32_t)lifecycle->supervisor_pid;
   status->uptime_ms = process_uptime_ms(lifecycle->supervisor_pid);
-  status->memory_pss_bytes = process_pss_bytes(lifecycle->supervisor_pid);
+  memory_fill(status, lifecycle->supervisor_pid);
   warnings_fill(&lifecycle->supervisor_protections, status);
   return status;
 }
@@ -209,7 +213,7 @@ static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifec
   status->pid = (uint32_t)getpid();
   status->uptime_ms = (uint64_t)(clock_monotonic_us() - lifecycle->started_us) / 1000;
   status->restarts = lifecycle->core_starts > 0 ? lifecycle->core_starts - 1 : 0;
-  status->memory_pss_bytes = process_pss_bytes(getpid());
+  memory_fill(status, getpid());
   warnings_fill(&lifecycle->core_protections, status);
   status->last_exit = text(lifecycle->core_last_exit);
   status->last_exit_at_ms = lifecycle->core_last_exit_at_ms;

@@ -46,8 +46,8 @@ static void process_row(struct ctl_table *table, const Core__Admin__V1__ProcessS
   struct buf reason = {0};
   if (process->uptime_ms)
     ctl_duration_format(process->uptime_ms, uptime);
-  if (process->memory_pss_bytes)
-    ctl_bytes_format(process->memory_pss_bytes, memory);
+  if (process->memory_resident_bytes)
+    ctl_bytes_format(process->memory_resident_bytes, memory);
   reason_write(process, &reason);
   ctl_table_cell(table, process->id);
   if (process->generation)

@@ -27,7 +27,7 @@ READY = {"version": "1.2.3", "health": "ok", "store_backend": "sqlite", "record_
          "processes": [{"id": "supervisor", "state": "ready", "pid": 1, "version": "1.2.3"},
                        {"id": "core", "generation": 1, "state": "ready", "pid": 2, "uptime_ms": 200_000},
                        {"id": "mcp", "generation": 2, "state": "ready", "pid": 3, "uptime_ms": 18_120_000, "restarts": 1,
-                        "memory_pss_bytes": 24_536_679, "last_exit": "signal 9 (KILL)", "protocol_family": "mcp"}],
+                        "memory_resident_bytes": 24_536_679, "last_exit": "signal 9 (KILL)", "protocol_family": "mcp"}],
          "listeners": [{"name": "mcp", "address": "127.0.0.1:4444", "module_id": "mcp"}]}
 
 pytestmark = pytest.mark.skipif(not (BIN / "gatehouse").exists(), reason="not built: gatehouse")

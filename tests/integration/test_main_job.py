@@ -1,5 +1,7 @@
 """The main job: clients that others wrote list and call real tools through supervisor, core and modules, in both eras."""
 import json
+import mmap
+import pathlib
 import re
 
 import pytest
@@ -141,7 +143,9 @@ def test_status_shows_every_process(gateway):
     assert set(processes) == {"supervisor", "core", "mcp", "rest"}
     for process in processes.values():
         assert process["state"] == "ready" and int(process["pid"]) > 0 and process["version"]
-        assert int(process["memoryPssBytes"]) > 0
+        pages = int(pathlib.Path(f"/proc/{process['pid']}/statm").read_text().split()[1])
+        assert abs(int(process["memoryResidentBytes"]) - pages * mmap.PAGESIZE) < 8 << 20, "what the kernel says, a moment earlier"
+        assert int(process.get("memoryPssBytes", 0)) <= int(process["memoryResidentBytes"])
 
 
 def test_events_show_an_invocation(gateway, mcp):
