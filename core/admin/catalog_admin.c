@@ -136,7 +136,10 @@ void admin_export(const struct admin_call *call) {
   const Core__Admin__V1__ExportRequest *request = (const void *)call->request;
   struct export_stream *stream = BASE_NEW(struct export_stream);
   stream->call = call->call;
+  struct error err = {0};
   core_rpc_call_events_set(call->call, &events, stream);
-  catalog_export(call->admin->options.catalog, request->kinds, request->n_kinds, export_gather, stream);
-  export_continue(call->call, stream);
+  if (catalog_export(call->admin->options.catalog, request->kinds, request->n_kinds, export_gather, stream, &err))
+    export_continue(call->call, stream);
+  else
+    core_rpc_call_fail(call->call, &err);
 }

@@ -119,8 +119,12 @@ static int document_compare(const void *a, const void *b) {
   return strcmp(x->metadata->name, y->metadata->name);
 }
 
-void catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg) {
+bool catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg,
+                    struct error *err) {
   BASE_CHECK_MAGIC(catalog, CATALOG_MAGIC);
+  for (size_t i = 0; i < kind_count; i++)
+    if (catalog_document_kind_find(kinds[i]) == CATALOG_DOCUMENT_KIND_COUNT)
+      return error_set(err, ERR_ARGUMENT_INVALID, "The kind \"%.40s\" is not known.", kinds[i]);
   const struct catalog_document **documents =
       base_calloc(HASH_COUNT(catalog->documents) + 1, sizeof(struct catalog_document *));
   struct catalog_document *document, *next;
@@ -136,4 +140,5 @@ void catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, ca
   for (size_t i = 0; i < count; i++)
     visit(arg, documents[i]->text, strlen(documents[i]->text));
   base_free(documents);
+  return true;
 }

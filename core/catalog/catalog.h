@@ -86,6 +86,7 @@ struct catalog *catalog_open(const struct catalog_options *options, struct error
  * stored. The store may be closed before or after. */
 void catalog_close(struct catalog **catalog);
 
+/* Of the store when the catalog changed last, or when it was opened: what its readers compare, no count of changes. */
 uint64_t catalog_revision(const struct catalog *catalog);
 size_t catalog_record_count(const struct catalog *catalog);
 
@@ -158,7 +159,8 @@ void catalog_apply(struct catalog *catalog, const Core__Admin__V1__ApplyRequest 
 /* Documents as JSON, one call per document, in an order that applies cleanly; credentials with empty values, so that
  * applying them again here changes nothing. kinds: NULL or none: all. */
 typedef void catalog_export_visit(void *arg, const char *document_json, size_t length);
-void catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg);
+bool catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg,
+                    struct error *err);
 
 /* Deletes one document and what depends on it alone (a gateway's records). Errors in done: ERR_ARGUMENT_INVALID (kind),
  * ERR_CATALOG_NOT_FOUND, ERR_CATALOG_IN_USE (another document names it), ERR_STORE_*. */

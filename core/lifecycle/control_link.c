@@ -14,7 +14,8 @@
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
 
-#define SLOW_MS 1000 /* a loop that is later than this is worth a line */
+#define STATUS_NOT_EXECUTED 126 /* of a shell whose command it may not execute, as in most sandboxes */
+#define SLOW_MS 1000            /* a loop that is later than this is worth a line */
 
 struct lifecycle_control {
   struct lifecycle *lifecycle;
@@ -156,7 +157,8 @@ static void exit_text(char *target, size_t target_bytes, supervisor_control_v1_E
              sigabbrev_np(signal_number) ? sigabbrev_np(signal_number) : "?");
   else if (cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_CLEAN ||
            cause == supervisor_control_v1_ExitCause_EXIT_CAUSE_STATUS)
-    snprintf(target, target_bytes, "%s with status %d", cause_name(cause), status);
+    snprintf(target, target_bytes, "%s with status %d%s", cause_name(cause), status,
+             status == STATUS_NOT_EXECUTED ? ": it could not start a program (sandbox.profile?)" : "");
   else
     str_copy(target, target_bytes, cause_name(cause));
 }

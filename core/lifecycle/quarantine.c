@@ -1,5 +1,5 @@
-/* quarantine.c: a module that cannot hold is kept down (LIF-8). The supervisor is told to hold it, operators are told by
- * the log at level error, a metric, the state graph and the status, and the decision is a row of the store, so that
+/* quarantine.c: a module that cannot hold is kept down (LIF-8). The supervisor is told to hold it, operators are told
+ * by the log at level error, a metric, the state graph and the status, and the decision is a row of the store, so that
  * neither a new core nor a new supervisor begins the loop anew.
  *
  * One that never was ready stays down until an operator releases it: the same start would end the same way. One that
@@ -257,8 +257,8 @@ static void trial_over(void *argument) {
 void lifecycle_quarantine_ready(struct lifecycle_module *module) {
   struct lifecycle_quarantine *quarantine = &module->versions->quarantine;
   if (quarantine->on_trial && !quarantine->timer)
-    quarantine->timer = core_rpc_timer_start(module->lifecycle->options.loop, module->config.intensity.window_ms,
-                                             trial_over, module);
+    quarantine->timer =
+        core_rpc_timer_start(module->lifecycle->options.loop, module->config.intensity.window_ms, trial_over, module);
 }
 
 static void trial_begin(void *argument) {
@@ -286,6 +286,6 @@ static void timer_start(struct lifecycle_module *module) {
     return;
   if (left_ms > (int64_t)quarantine->pause_ms) /* the wall clock was set back */
     left_ms = (int64_t)quarantine->pause_ms;
-  quarantine->timer = core_rpc_timer_start(module->lifecycle->options.loop, left_ms > 0 ? (uint64_t)left_ms : 0,
-                                           trial_begin, module);
+  quarantine->timer =
+      core_rpc_timer_start(module->lifecycle->options.loop, left_ms > 0 ? (uint64_t)left_ms : 0, trial_begin, module);
 }

@@ -184,7 +184,8 @@ static void health_judge(struct store *store, const struct store_batch *first) {
 /* Somebody else held the lock: whether it is free again is seen without a write. */
 static void lock_try(struct store *store) {
   struct error err = {0};
-  if (!str_equal(store->health.code, error_code_text(ERR_STORE_LOCKED)) || !store->backend->group_begin(store->self, &err))
+  if (!str_equal(store->health.code, error_code_text(ERR_STORE_LOCKED)) ||
+      !store->backend->group_begin(store->self, &err))
     return;
   store->backend->group_rollback(store->self, &store->position);
   pthread_mutex_lock(&store->lock);

@@ -1,5 +1,6 @@
 /* config_check.c: what no single key can say: names are unique, listeners that modules name exist, addresses do not
- * clash, sockets' paths fit, TLS has both halves. */
+ * clash, sockets' paths fit, TLS has both halves. Also of a file with other problems, as far as it could be read: what
+ * is missing was reported where it is missing. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,12 +30,15 @@ static void report(const struct config *config, struct config_problems *problems
 }
 
 static bool same_address(const struct config_listener *a, const struct config_listener *b) {
-  return str_equal(a->address, b->address) && (a->address[0] == '/' || (a->port == b->port && a->port != 0));
+  return a->address && str_equal(a->address, b->address) &&
+         (a->address[0] == '/' || (a->port == b->port && a->port != 0));
 }
 
 static void check_listener(const struct config *config, size_t index, struct config_problems *problems) {
   const struct config_listener *listener = &config->listeners[index];
   struct element element = {"listeners", index, listener->line, listener->column};
+  if (!listener->name)
+    return;
   for (size_t i = 0; i < index; i++) {
     if (str_equal(config->listeners[i].name, listener->name))
       report(config, problems, &element, "name", "this name is taken:", listener->name);
@@ -100,6 +104,8 @@ static void check_core(const struct config *config, struct config_problems *prob
 static void check_module(const struct config *config, size_t index, struct config_problems *problems) {
   const struct config_module *module = &config->modules[index];
   struct element element = {"modules", index, module->line, module->column};
+  if (!module->id)
+    return;
   if (str_equal(module->id, "core") || str_equal(module->id, "supervisor"))
     report(config, problems, &element, "id", "this id is reserved:", module->id);
   for (size_t i = 0; i < index; i++)

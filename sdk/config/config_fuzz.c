@@ -18,8 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   config->contents = base_strdup("");
   config_file_read(config, "fuzz", (const char *)data, size, &problems);
   config_complete(config, environment);
-  if (problems.total == 0)
-    config_cross_check(config, &problems);
+  config_cross_check(config, &problems);
   BASE_CHECK(problems.count <= CONFIG_PROBLEMS_MAX && problems.count <= problems.total);
   for (size_t i = 0; i < problems.count; i++) {
     struct buf text = {0};

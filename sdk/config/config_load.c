@@ -118,8 +118,7 @@ struct config *config_load(const struct config_source *source, struct config_pro
     config_file_read(config, path ? path : "built-in", contents.data ? contents.data : "", contents.length, problems);
     config_overrides_apply(config, source, problems);
     config_complete(config, source->environment);
-    if (problems->total == 0)
-      config_cross_check(config, problems);
+    config_cross_check(config, problems);
   }
   config->contents_length = contents.length;
   config->contents = buf_take(&contents);

@@ -110,7 +110,7 @@ static unsigned edit_distance(const char *a, const char *b) {
 const char *config_key_nearest(const struct config_scope *scope, const char *group, const char *name) {
   static char nearest[CONFIG_PROBLEM_KEY_BYTES];
   size_t group_length = strlen(group);
-  unsigned best = (unsigned)(strlen(name) / 3) + 1; /* a third of the letters may be wrong */
+  unsigned best = strlen(name) < 6 ? 1 : (unsigned)(strlen(name) / 3); /* a third of the letters may be wrong */
   bool found = false;
   for (size_t i = 0; i < scope->count; i++) {
     const char *rest = scope->keys[i].path;

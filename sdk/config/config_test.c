@@ -227,6 +227,26 @@ START_TEST(a_bad_override_is_refused) {
 }
 END_TEST
 
+START_TEST(what_could_be_read_is_judged_beside_other_problems) {
+  struct config_problems problems;
+  static const struct {
+    const char *key, *says;
+  } expected[] = {{"nope", "unknown key"},
+                  {"listeners[0].name", "required"},
+                  {"modules[0]", "expected a mapping"},
+                  {"listeners[2].name", "this name is taken: \"a\""},
+                  {"modules[1].listeners", "no such listener: \"x\""}};
+  ck_assert_ptr_null(load(
+      "nope: 1\nlisteners: [{port: 1}, {name: a}, {name: a}]\nmodules: [b, {id: a, listeners: [x]}]\n", &problems));
+  ck_assert_uint_eq(problems.total, sizeof(expected) / sizeof(expected[0]));
+  for (size_t i = 0; i < problems.count; i++) {
+    ck_assert_str_eq(problems.items[i].key, expected[i].key);
+    ck_assert_msg(strstr(problems.items[i].text, expected[i].says), "%s", problems.items[i].text);
+  }
+  ck_assert_str_eq(problems.items[0].text, "unknown key"); /* no key is as near as to be meant */
+}
+END_TEST
+
 START_TEST(a_missing_file_is_a_problem_of_its_own) {
   struct config_problems problems;
   ck_assert_ptr_null(config_load(&(struct config_source){.path = "/nonexistent/gatehouse.yaml"}, &problems));
@@ -290,6 +310,6 @@ END_TEST
 
 TEST_MAIN("config", a_bad_file_is_refused_with_its_place, all_problems_are_reported_at_once,
           more_problems_than_fit_are_counted, a_full_file_is_read, an_empty_file_is_all_defaults, later_sources_win,
-          a_bad_override_is_refused, a_missing_file_is_a_problem_of_its_own, without_a_file_the_quick_start_runs,
-          an_alias_bomb_ends_in_an_error, every_cut_of_a_file_is_read_or_refused_without_harm,
-          the_reference_names_every_key)
+          a_bad_override_is_refused, what_could_be_read_is_judged_beside_other_problems,
+          a_missing_file_is_a_problem_of_its_own, without_a_file_the_quick_start_runs, an_alias_bomb_ends_in_an_error,
+          every_cut_of_a_file_is_read_or_refused_without_harm, the_reference_names_every_key)

@@ -7,12 +7,14 @@
 #include "supervisor/ctl/ctl_internal.h"
 #include "wire/pbc/core/admin/v1/admin.pb-c.h"
 
-/* APPLY_ACTION_… to the word that people read. */
+/* APPLY_ACTION_… to the word that people read; the second when nothing of it was written. */
 static const char *const action_words[] = {"?", "created", "updated", "unchanged", "deleted", "refused"};
+static const char *const action_would_words[] = {"?",         "would be created", "would be updated",
+                                                 "unchanged", "would be deleted", "refused"};
 
-static const char *action_word(Core__Admin__V1__ApplyAction action) {
-  size_t index = (size_t)action;
-  return action_words[index < sizeof(action_words) / sizeof(action_words[0]) ? index : 0];
+static const char *action_word(Core__Admin__V1__ApplyAction action, bool applied) {
+  size_t index = (size_t)action < sizeof(action_words) / sizeof(action_words[0]) ? (size_t)action : 0;
+  return applied ? action_words[index] : action_would_words[index];
 }
 
 /* What went wrong with a document stands on stderr, with the place of the document. */
@@ -27,9 +29,10 @@ static void refusal_note(const Core__Admin__V1__ApplyOutcome *outcome, const str
   }
 }
 
-static void outcome_write(const Core__Admin__V1__ApplyOutcome *outcome, struct buf *target) {
+static void outcome_write(const Core__Admin__V1__ApplyOutcome *outcome, bool applied, struct buf *target) {
   struct buf line = {0};
-  buf_printf(&line, "%-9s %s %s", action_word(outcome->action), outcome->kind, outcome->name);
+  buf_printf(&line, applied ? "%-9s %s %s" : "%-16s %s %s", action_word(outcome->action, applied), outcome->kind,
+             outcome->name);
   for (size_t i = 0; i < outcome->n_changed_fields; i++)
     buf_printf(&line, "%s%s", i ? ", " : ": ", outcome->changed_fields[i]);
   ctl_text_append_safe(target, line.data, line.length);
@@ -45,14 +48,14 @@ static int outcomes_show(const struct ctl *ctl, const Core__Admin__V1__ApplyResp
     const Core__Admin__V1__ApplyOutcome *outcome = reply->outcomes[i];
     if ((size_t)outcome->action < sizeof(counts) / sizeof(counts[0]))
       counts[outcome->action]++;
-    outcome_write(outcome, &text);
+    outcome_write(outcome, reply->applied, &text);
     if (outcome->action == CORE__ADMIN__V1__APPLY_ACTION__APPLY_ACTION_REFUSED)
       refusal_note(outcome, documents);
   }
   unsigned refused = counts[CORE__ADMIN__V1__APPLY_ACTION__APPLY_ACTION_REFUSED];
   for (size_t i = 1; i < sizeof(counts) / sizeof(counts[0]); i++)
     if (counts[i])
-      buf_printf(&text, "%u %s, ", counts[i], action_words[i]);
+      buf_printf(&text, "%u %s, ", counts[i], action_word((Core__Admin__V1__ApplyAction)i, reply->applied));
   if (refused || !reply->applied)
     buf_append_text(&text, refused   ? "nothing was changed\n"
                            : dry_run ? "nothing was changed (dry run)\n"

@@ -98,7 +98,7 @@ static void status_write(const Core__Admin__V1__GetStatusResponse *status, struc
       ctl_text_append_safe(target, status->processes[i]->warnings[j], strlen(status->processes[i]->warnings[j]));
       buf_append_char(target, '\n');
     }
-  buf_printf(&store, "store: %s, %llu records, catalog revision %llu, event %llu", status->store_backend,
+  buf_printf(&store, "store: %s, %llu records, catalog as of revision %llu, event %llu", status->store_backend,
              (unsigned long long)status->record_count, (unsigned long long)status->catalog_revision,
              (unsigned long long)status->event_sequence);
   if (status->store_error[0]) {

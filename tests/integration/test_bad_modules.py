@@ -98,7 +98,11 @@ def zoo(worldclock, notes, stubs, reports):
     plain = reports / "plain"
     plain.write_text("not executable\n")
     modules = [configured(behaviour, reports, stubs) for behaviour in FAULTS]
-    modules += [{"id": "absent", "family": "echo", "binary": "/nonexistent/program"},
+    script = reports / "script"
+    script.write_text("#!/bin/sh\n/usr/bin/env true || exit\nexec sleep 60\n")
+    script.chmod(0o755)
+    modules += [{"id": "script", "family": "echo", "binary": str(script), "sandbox": {"read": [str(reports)]}},
+                {"id": "absent", "family": "echo", "binary": "/nonexistent/program"},
                 {"id": "rubbish", "family": "echo", "binary": str(rubbish)},
                 {"id": "plain", "family": "echo", "binary": str(plain)}]
     with start(worldclock, notes, modules) as started:
@@ -126,6 +130,11 @@ def test_a_bad_module_is_named_with_its_fault(zoo, behaviour):
 @pytest.mark.parametrize("name", ["absent", "rubbish", "plain"])
 def test_a_program_that_cannot_run(zoo, name):
     shows(zoo, name, ("backoff", "quarantined", "failed", "stopped"), r"could not be started: E\w+ in exec .module\.program\.unusable")
+
+
+def test_a_shell_script_under_the_generic_profile_is_told_of_the_sandbox(zoo):
+    shows(zoo, "script", ("backoff", "quarantined", "failed", "stopped"),
+          r"left with status 126: it could not start a program \(sandbox\.profile\?\)")
 
 
 def test_the_others_serve_beside_bad_modules(zoo):

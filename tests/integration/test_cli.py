@@ -242,7 +242,7 @@ def test_apply_keeps_types_and_places(cli, core):
     assert out.returncode == REFUSED
     assert got[0][0]["spec"] == {"n": 1, "t": "1", "f": 1.0, "b": "yes", "z": None}
     assert out.stderr == f"gatehouse: {path}:6: Tool b: spec.rest.url is missing (catalog.record.invalid)\n"
-    assert "1 created, 1 refused, nothing was changed" in out.stdout
+    assert "would be created Tool a" in out.stdout and "1 would be created, 1 refused, nothing was changed" in out.stdout
 
 
 def test_apply_reads_directories_and_standard_input(cli, core):
@@ -257,7 +257,8 @@ def test_apply_reads_directories_and_standard_input(cli, core):
     assert out.stdout.splitlines() == ["updated   Team one: metadata.title", "updated   Team two: metadata.title",
                                        "updated   Team three: metadata.title", "3 updated, revision 9"]
     dry = cli("apply", "-f", folder, "--dry-run", "--prune")
-    assert "nothing was changed (dry run)" in dry.stdout
+    assert dry.stdout.splitlines() == ["would be updated Team one: metadata.title", "would be updated Team two: metadata.title",
+                                       "2 would be updated, nothing was changed (dry run)"]
     assert core.requests[-1][1].dry_run and core.requests[-1][1].prune
 
 
@@ -380,6 +381,8 @@ def test_the_first_day_of_an_operator(gateway):
     assert "world_time" in gateway.ctl("export", "Tool").stdout
     again = gateway.ctl("apply", "-f", "-", stdin=gateway.ctl("export").stdout).stdout
     assert "unchanged" in again and "updated" not in again
+    unknown = gateway.ctl("export", "Tool", "Nope", check=False)
+    assert unknown.returncode == REFUSED and not unknown.stdout and 'The kind "Nope" is not known. (argument.invalid)' in unknown.stderr
     created = json.loads(gateway.ctl("token", "create", "--user", gateways.GUEST, "--name", "cli", "-o", "json").stdout)
     identifier = created["info"]["tokenId"]
     listed = json.loads(gateway.ctl("token", "list", "-o", "json").stdout)["tokens"]
