@@ -299,12 +299,21 @@ void dispatch_serving_tell(struct dispatch *dispatch) {
 
 /* ---- answers ---- */
 
+struct answer {
+  dispatch_answered *done;
+  void *arg;
+};
+
 static void answer_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
-  (void)call, (void)result, (void)user; /* a lost answer shows in the invocation itself */
+  struct answer *waiting = user;
+  (void)call;
+  waiting->done(waiting->arg, result->grpc_status == 0 ? NULL : &result->err);
+  base_free(waiting);
 }
 
 bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *caller,
-                     const Core__Common__V1__AnswerRequestRequest *answer, struct error *err) {
+                     const Core__Common__V1__AnswerRequestRequest *answer, dispatch_answered *done, void *arg,
+                     struct error *err) {
   static const struct core_rpc_client_events events = {.on_done = answer_done};
   struct dispatch_invocation *invocation = NULL;
   BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
@@ -322,12 +331,15 @@ bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *ca
   size_t length = core__common__v1__answer_request_request__get_packed_size(&forwarded);
   uint8_t *bytes = base_alloc(length + 1);
   core__common__v1__answer_request_request__pack(&forwarded, bytes);
+  struct answer *waiting = BASE_NEW(struct answer);
+  *waiting = (struct answer){.done = done, .arg = arg};
   struct core_rpc_request request = {.method = ANSWER_METHOD,
                                      .kind = CORE_RPC_UNARY,
                                      .data = bytes,
                                      .length = length,
                                      .timeout_ms = ANSWER_TIMEOUT_MS,
-                                     .events = &events};
+                                     .events = &events,
+                                     .user = waiting};
   core_rpc_client_start(channel, &request);
   base_free(bytes);
   return true;

@@ -60,9 +60,13 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
                                             const struct dispatch_sink *sink, void *arg, struct error *err);
 void dispatch_invocation_resume(struct dispatch_invocation *invocation);
 void dispatch_invocation_cancel(struct dispatch_invocation *invocation); /* no callback comes any more */
-/* The caller's answer to a CallerRequest: ERR_INVOKE_REQUEST_UNKNOWN when there is none of this caller. */
+/* The caller's answer to a CallerRequest. False: it goes nowhere; ERR_INVOKE_REQUEST_UNKNOWN when no invocation of this
+ * caller and module has that id. Else done is called once with NULL, or with why the owner did not take it, which is
+ * ERR_INVOKE_REQUEST_UNKNOWN when it asked no such question. */
+typedef void dispatch_answered(void *arg, const struct error *err);
 bool dispatch_answer(struct dispatch *dispatch, const struct dispatch_caller *caller,
-                     const Core__Common__V1__AnswerRequestRequest *answer, struct error *err);
+                     const Core__Common__V1__AnswerRequestRequest *answer, dispatch_answered *done, void *arg,
+                     struct error *err);
 
 /* The fast path (SPI-10): calls prepared, before it returns, with a plan or with the reason why there is none; the
  * response is borrowed. False: refused with *err, and prepared is not called. */

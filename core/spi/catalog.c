@@ -214,18 +214,22 @@ void spi_catalog_invoke(const struct spi_call *call) {
   }
 }
 
+static void answered(void *arg, const struct error *err) {
+  Core__Common__V1__AnswerRequestResponse response = CORE__COMMON__V1__ANSWER_REQUEST_RESPONSE__INIT;
+  if (err)
+    core_rpc_call_fail(arg, err);
+  else
+    core_rpc_call_reply_message(arg, &response.base);
+}
+
 void spi_catalog_answer_request(const struct spi_call *call) {
   const Core__Common__V1__AnswerRequestRequest *request = (const void *)call->request;
   struct dispatch_caller caller;
   struct error err = {0};
   if (!dispatch_caller_fill(call, request->caller, &caller))
     return;
-  if (!dispatch_answer(call->spi->options.dispatch, &caller, request, &err)) {
+  if (!dispatch_answer(call->spi->options.dispatch, &caller, request, answered, call->call, &err))
     core_rpc_call_fail(call->call, &err);
-    return;
-  }
-  Core__Common__V1__AnswerRequestResponse response = CORE__COMMON__V1__ANSWER_REQUEST_RESPONSE__INIT;
-  core_rpc_call_reply_message(call->call, &response.base);
 }
 
 /* ---- the fast path ---- */

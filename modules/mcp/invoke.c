@@ -113,5 +113,5 @@ void mcp_invoke(struct module *module, struct module_invocation *invocation) {
   if (!invoking->call)
     finish(invoking, &err);
   else
-    module_invocation_handle(invocation, on_cancel, NULL, invoking);
+    module_invocation_handle(invocation, on_cancel, invoking);
 }

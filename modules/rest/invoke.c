@@ -189,7 +189,7 @@ void rest_invoke(struct module *module, struct module_invocation *handle) {
   invocation->plan = module_invocation_request(handle)->plan;
   invocation->began_us = clock_monotonic_us();
   rest->in_flight++;
-  module_invocation_handle(handle, on_cancel, NULL, invocation);
+  module_invocation_handle(handle, on_cancel, invocation);
   if (!call_begin(invocation, &err))
     invocation_end(invocation, &err);
 }

@@ -1,7 +1,9 @@
-/* invocation.c: calls that the core asks the module to carry out: Invoke with the caller's answers in the middle of it,
- * and Discover. An invocation lives from its request until the module finishes it, also when the core has given it up
+/* invocation.c: calls that the core asks the module to carry out: Invoke, with requests back to the caller and their
+ * answers in the middle of it, and Discover. An invocation lives from its request until the module finishes it, also when the core has given it up
  * before. */
+#include <stdio.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
@@ -14,6 +16,14 @@
 #define DISCOVERY_MAGIC 0x44495343u
 #define REQUEST_BLOCK_BYTES 1536 /* what a plan takes decoded, above twice its length */
 
+/* A request back to the caller that waits for its answer; in the invocation's arena. */
+struct ask {
+  LIST_ENTRY(ask) entry;
+  char id[24];
+  module_answered *answered;
+  void *arg;
+};
+
 struct module_invocation {
   uint32_t magic;
   TAILQ_ENTRY(module_invocation) entry;
@@ -22,8 +32,9 @@ struct module_invocation {
   int64_t began_us;
   core_module_v1_InvokeRequest request;
   struct arena *arena; /* holds the request, and this */
+  LIST_HEAD(, ask) asks;
+  uint64_t asked; /* so many, ever */
   void (*on_cancel)(struct module_invocation *, void *);
-  void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *);
   void *arg;
 };
 
@@ -129,34 +140,64 @@ void module_invocation_finish(struct module_invocation *invocation, const struct
   module_drain_advance(module);
 }
 
-void module_invocation_handle(
-    struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
-    void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *), void *arg) {
+void module_invocation_handle(struct module_invocation *invocation,
+                              void (*on_cancel)(struct module_invocation *, void *), void *arg) {
   BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
   invocation->on_cancel = on_cancel;
-  invocation->on_answer = on_answer;
   invocation->arg = arg;
 }
 
-/* ---- AnswerRequest ---- */
+/* ---- requests back to the caller, and AnswerRequest ---- */
+
+bool module_invocation_ask(struct module_invocation *invocation, const char *method, const char *params_json,
+                           module_answered *answered, void *arg) {
+  BASE_CHECK_MAGIC(invocation, INVOCATION_MAGIC);
+  struct ask *ask = arena_alloc(invocation->arena, sizeof(*ask));
+  *ask = (struct ask){.answered = answered, .arg = arg};
+  snprintf(ask->id, sizeof(ask->id), "%llu", (unsigned long long)++invocation->asked);
+  core_common_v1_CallerRequest request = {.request_id = ask->id,
+                                          .method = (char *)(uintptr_t)method,
+                                          .params_json = (char *)(uintptr_t)params_json};
+  const core_common_v1_InvokeItem item = {.which_item = core_common_v1_InvokeItem_request_tag,
+                                          .item.request = &request};
+  if (!module_invocation_send(invocation, &item))
+    return false;
+  LIST_INSERT_HEAD(&invocation->asks, ask, entry);
+  return true;
+}
+
+static struct ask *ask_find(const struct module *module, const core_common_v1_AnswerRequestRequest *answer,
+                            struct module_invocation **found) {
+  struct module_invocation *invocation;
+  struct ask *ask;
+  if (!answer->execution_id || !answer->request_id)
+    return NULL;
+  TAILQ_FOREACH(invocation, &module->invocations, entry) {
+    if (!str_equal(invocation->request.plan->execution_id, answer->execution_id))
+      continue;
+    LIST_FOREACH(ask, &invocation->asks, entry)
+    if (str_equal(ask->id, answer->request_id)) {
+      *found = invocation;
+      return ask;
+    }
+  }
+  return NULL;
+}
 
 void module_answer_handle(struct module *module, struct rpc_server_call *call, const uint8_t *message, size_t length) {
   struct error err = {0};
   core_common_v1_AnswerRequestRequest request = {0};
+  struct module_invocation *invocation;
   if (!wire_decode(core_common_v1_AnswerRequestRequest_fields, &request, message, length, &err)) {
     rpc_server_call_fail(call, &err);
     return;
   }
-  struct module_invocation *invocation;
-  TAILQ_FOREACH(invocation, &module->invocations, entry) {
-    if (invocation->on_answer && request.execution_id &&
-        str_equal(invocation->request.plan->execution_id, request.execution_id))
-      break;
-  }
-  if (invocation) {
-    invocation->on_answer(invocation, &request, invocation->arg);
+  struct ask *ask = ask_find(module, &request, &invocation);
+  if (ask) {
     core_common_v1_AnswerRequestResponse response = {0};
     rpc_server_call_reply_message(call, core_common_v1_AnswerRequestResponse_fields, &response);
+    LIST_REMOVE(ask, entry);
+    ask->answered(invocation, &request, ask->arg); /* the invocation may be gone after this */
   } else {
     error_set(&err, ERR_INVOKE_REQUEST_UNKNOWN, NULL);
     rpc_server_call_fail(call, &err);

@@ -167,10 +167,17 @@ bool module_invocation_send_result(struct module_invocation *invocation, const s
 /* Ends it: NULL after a result was sent, else the error. The handle is void afterwards. Must be called once, also after
  * on_cancel. */
 void module_invocation_finish(struct module_invocation *invocation, const struct error *err);
-/* on_cancel: the core gave the call up; on_answer: the answer to a request sent with module_invocation_send. */
-void module_invocation_handle(
-    struct module_invocation *invocation, void (*on_cancel)(struct module_invocation *, void *),
-    void (*on_answer)(struct module_invocation *, const core_common_v1_AnswerRequestRequest *, void *), void *arg);
+/* on_cancel: the core gave the call up. */
+void module_invocation_handle(struct module_invocation *invocation,
+                              void (*on_cancel)(struct module_invocation *, void *), void *arg);
+/* The caller's answer: its result or its error, valid during the callback, which may finish the invocation. */
+typedef void module_answered(struct module_invocation *invocation, const core_common_v1_AnswerRequestRequest *answer,
+                             void *arg);
+/* Asks the caller back in the middle of the call: method as in CallerRequest, such as "elicitation/create"; params_json,
+ * a JSON object, copied. Several may wait at once, and each is answered at most once: not at all when the invocation
+ * ends before, so its deadline bounds the wait. False: as for module_invocation_send, and nobody is asked. */
+bool module_invocation_ask(struct module_invocation *invocation, const char *method, const char *params_json,
+                           module_answered *answered, void *arg);
 
 /* ---- calls from the core: Discover ---- */
 
