@@ -1,6 +1,7 @@
 """A core without a supervisor, with modules that attach by themselves: the same phases and the same rules (LIF-1, TRN-3, SPI-9)."""
 import json
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -10,8 +11,9 @@ import time
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
-from harness import BIN, gateway as gateways
+from harness import BIN, BUILD, gateway as gateways
 from harness.attached import AttachedModule, HEALTH_SERVING
 from harness.processes import Process, wait_until
 from harness.sanitizers import reports
@@ -44,7 +46,7 @@ class Core:
         config = self.directory / "gatehouse.yaml"
         # Each test ends its modules by letting the connection go, which is a death as far as a core alone can tell.
         config.write_text("modules:\n" + "".join(
-            f"  - {{id: {name}, family: {family}, quarantine: {{deaths: 0}}}}\n"
+            f"  - {{id: {name}, family: {family}, quarantine: {{deaths: 0}}, config: {{mark: of-{name}}}}}\n"
             for name, family in (("owner", "rest-grpc"), ("owner2", "rest-grpc"), ("asker", "echo"))))
         self.process = Process("core", [BIN / "gatehouse-core", "--config", config], self.directory, env=self.env)
         wait_until(lambda: (self.run / "core" / "admin.sock").exists() or not self.process.running(), "the core's socket")
@@ -269,3 +271,96 @@ def test_lif_4_an_attached_module_that_hangs_gets_no_more_work(core):
         module.alive = True
         core.wait_ready(module)
         module.finish.set()
+
+
+# ---- what a module is told, and what it tells (LIF-2, DSC-1) ----
+
+def test_lif_2_a_module_is_told_what_it_needs_and_nothing_of_others(core):
+    with AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(asker)
+        told = asker.initialized
+        assert (told.module_id, json.loads(told.config_json), told.spi_version) == ("asker", {"mark": "of-asker"}, "1")
+        assert told.spi_socket == str(core.run / "core" / "spi" / "asker.sock") and len(told.channel_secret) == 64
+        assert sorted(told.granted_families) == ["auth", "catalog"] and told.generation > 0 and told.canary_credential
+        assert told.runtime_mode == asker.module.RUNTIME_MODE_SIDECAR and told.ingress_mode == asker.module.INGRESS_MODE_DIRECT
+        assert told.log_level and told.in_flight_max > 0 and told.core_version
+        assert b"owner" not in told.SerializeToString() and core.token.encode() not in told.SerializeToString()
+
+
+def test_dsc_1_every_field_of_a_descriptor_reaches_the_operator_as_it_was_declared(core):
+    with AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(asker)
+        shown = described(core, "asker")["descriptor"]
+        declared = asker.module.ModuleDescriptor.FromString(asker.describe(b""))
+        assert json_format.ParseDict(shown, asker.module.ModuleDescriptor()) == declared
+
+
+# ---- requests back to the caller, in the middle of a call (SPI-9, CallerRequest and AnswerRequest) ----
+
+ASKING = BUILD / "tests" / "asking"
+
+
+@pytest.fixture
+def asking(core):
+    """The module in C that asks two questions for each call (tests/fixtures/asking.c)."""
+    if not ASKING.exists():
+        pytest.skip("not built: asking")
+    (core.run / "modules" / "owner").mkdir(parents=True, exist_ok=True)
+    process = Process("owner", [ASKING], core.directory, env=core.env)
+    try:
+        wait_until(lambda: core.state("owner") == "ready", "the module that asks", 20, pause_s=0.05)
+        yield process
+    finally:
+        process.stop()
+        wait_until(lambda: core.state("owner") != "ready", "its end", 10, pause_s=0.05)
+
+
+def questions(call):
+    """(execution id, {question: request id}) of what the call is asked first."""
+    items = [next(call) for _ in range(3)]
+    assert [item.WhichOneof("item") for item in items] == ["started", "request", "request"]
+    assert {item.request.method for item in items[1:]} == {"elicitation/create"}
+    return items[0].started.execution_id, {json.loads(item.request.params_json)["question"]: item.request.request_id for item in items[1:]}
+
+
+def test_spi_9_a_call_is_answered_in_the_middle_of_it(core, asking):
+    with AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker, \
+            AttachedModule(core.run, "stranger", "echo", ["auth", "catalog"]) as stranger:
+        core.wait_ready(asker, stranger)
+        reference, foreign = asker.resolve(core.token), stranger.resolve(core.token)
+        call = asker.call_tool(reference, "stream", answers=["elicitation"])
+        execution, asked = questions(call)
+        good = {"result_json": b'{"action":"accept"}'}
+        unknown = "invoke.request.unknown"
+        assert asker.answer(reference, execution, "no-such-request", **good) == unknown
+        assert asker.answer(reference, "00000000-0000-4000-8000-000000000000", asked["first"], **good) == unknown
+        assert asker.answer(reference, "", "", **good) == unknown
+        assert stranger.answer(foreign, execution, asked["first"], **good) == unknown, "another module, of the same user"
+        assert stranger.answer(reference, execution, asked["first"], **good) is not None, "a context of another module"
+        assert asker.answer(reference, execution, asked["second"], **good) is None
+        assert asker.answer(reference, execution, asked["second"], **good) == unknown, "answered twice"
+        refusal = asker.common.ErrorEnvelope(code="call.cancelled", message="no")
+        assert asker.answer(reference, execution, asked["first"], error=refusal) is None
+        last = list(call)
+        assert [item.WhichOneof("item") for item in last] == ["result"]
+        assert json.loads(last[0].result.content_json) == [{"action": "accept"}, "call.cancelled"]
+        assert asker.answer(reference, execution, asked["first"], **good) == unknown, "after the end"
+
+
+def cancelled(core):
+    found = re.search(r'^gatehouse_invocations_total{[^}]*outcome="cancelled"} (\d+)$', core.ctl("metrics"), re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def test_an_answer_to_a_call_that_was_given_up_is_refused(core, asking):
+    with AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(asker)
+        reference, before = asker.resolve(core.token), cancelled(core)
+        call = asker.call_tool(reference, "stream", answers=["elicitation"])
+        execution, asked = questions(call)
+        call.cancel()
+        wait_until(lambda: cancelled(core) > before, "the end of the call", 5)
+        assert asker.answer(reference, execution, asked["first"], result_json=b"{}") == "invoke.request.unknown"
+        again = asker.call_tool(reference, "stream", answers=["elicitation"])
+        assert questions(again)[0] != execution
+        again.cancel()

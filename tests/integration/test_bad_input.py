@@ -1,8 +1,6 @@
 """Bad input at the public door, row by row: what is sent, and the status, JSON-RPC code and stable code that come back. After every row
-the same gateway, in the same processes, serves a good call (MCP-1 to MCP-3, BND-7)."""
+the same gateway, in the same processes, serves a good call (MCP-1 to MCP-3, BND-7; ERR-4: the protocol's own form, with the stable code in its data)."""
 import base64
-import hashlib
-import hmac
 import json
 import socket
 import time
@@ -11,10 +9,10 @@ import pytest
 
 from harness import gateway as gateways
 from harness.http1 import Connection, exchange, request
+from harness.jwt import jwt
 from harness.mcp import LEGACY, META, MODERN, LegacyMcp, ModernMcp
 
 GOOD = ("convert_units", {"value": 1, "from_unit": "km", "to_unit": "m"})
-JWT_KEY = b"0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
@@ -375,14 +373,6 @@ def test_an_initialize_that_lacks_something_opens_no_door(gateway, guest_token, 
 
 
 # ---- tokens ----
-
-def jwt(claims, algorithm="HS256", key=JWT_KEY):
-    def part(data):
-        return base64.urlsafe_b64encode(data if isinstance(data, bytes) else json.dumps(data).encode()).rstrip(b"=")
-    text = part({"alg": algorithm, "typ": "JWT"}) + b"." + part(claims)
-    mac = hmac.new(key, text, hashlib.sha256).digest() if algorithm == "HS256" else b""
-    return (text + b"." + part(mac)).decode()
-
 
 CLAIMS = {"sub": gateways.ADMIN, "jti": "1", "is_admin": True, "teams": None}
 

@@ -188,7 +188,7 @@ def polyglot(worldclock, notes, stubs, reports):
 
 
 @pytest.mark.parametrize("behaviour", ["good", "http_json"])
-def test_a_module_in_python_becomes_ready(polyglot, behaviour):
+def test_bnd_3_a_module_in_python_becomes_ready(polyglot, behaviour):
     process = shows(polyglot, module_id(behaviour), ("ready",), "")
     assert process["protocolFamily"] == "echo" and process["version"] == "1.0.0"
 

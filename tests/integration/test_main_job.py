@@ -1,6 +1,7 @@
 """The main job: clients that others wrote list and call real tools through supervisor, core and modules, in both eras."""
 import json
 import mmap
+import os
 import pathlib
 import re
 
@@ -34,7 +35,8 @@ def mcp(gateway, guest_token, era):
 
 # ---- what a token sees (SPI-5, SPI-6, MCP-3) ----
 
-def test_the_guest_sees_its_tools_and_no_others(mcp):
+def test_rst_3_the_guest_sees_its_tools_and_no_others(mcp):
+    """Records made of REST endpoints and of an upstream's tools alike: what is another team's does not exist."""
     assert set(mcp.tools()) == GUEST_SEES
 
 
@@ -146,6 +148,44 @@ def test_status_shows_every_process(gateway):
         pages = int(pathlib.Path(f"/proc/{process['pid']}/statm").read_text().split()[1])
         assert abs(int(process["memoryResidentBytes"]) - pages * mmap.PAGESIZE) < 8 << 20, "what the kernel says, a moment earlier"
         assert int(process.get("memoryPssBytes", 0)) <= int(process["memoryResidentBytes"])
+
+
+def sockets(pid):
+    """The inodes of the sockets that a process has open."""
+    links = [os.readlink(link) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+    return {link[len("socket:["):-1] for link in links if link.startswith("socket:[")}
+
+
+def tcp(pid, listening_only):
+    """{inode: local address} of the TCP sockets in a process's network."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in pathlib.Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return {row[9]: row[1] for row in rows if not listening_only or row[3] == "0A"}
+
+
+def test_trn_5_nothing_but_the_declared_doors_listens_on_tcp_and_the_core_has_no_tcp_at_all(gateway):
+    processes = gateway.processes()
+    own = {name: sockets(process["pid"]) for name, process in processes.items()}
+    assert not own["core"] & set(tcp(processes["core"]["pid"], listening_only=False))
+    doors = {int(listener["address"].rpartition(":")[2]) for listener in gateway.status()["listeners"]}
+    listening = tcp(processes["supervisor"]["pid"], listening_only=True)
+    found = {int(address.rpartition(":")[2], 16) for inode, address in listening.items() if any(inode in inodes for inodes in own.values())}
+    assert found == doors and doors
+
+
+def test_bnd_2_every_module_is_a_process_of_its_own(gateway):
+    processes = gateway.processes()
+    assert len({process["pid"] for process in processes.values()}) == len(processes)
+    assert {os.readlink(f"/proc/{processes[name]['pid']}/exe").rpartition("/")[2] for name in ("mcp", "rest")} == {
+        "gatehouse-mcp", "gatehouse-rest"}
+
+
+def test_dsc_3_what_is_not_there_is_declared_absent_to_the_core_and_not_offered_to_clients(gateway, guest_token):
+    descriptor = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["descriptor"]
+    declared = {capability["name"]: capability.get("supported", False) for capability in descriptor["capabilities"]}
+    assert True in declared.values() and False in declared.values(), declared
+    with LegacyMcp(gateway.mcp_url, guest_token) as mcp:
+        offered = set(mcp.initialized["capabilities"])
+    assert "tools" in offered and not offered & {"resources", "prompts", "completions"}
 
 
 def test_events_show_an_invocation(gateway, mcp):

@@ -5,11 +5,12 @@ from concurrent import futures
 import grpc
 
 from .processes import wait_until
-from .scripted_core import RUNTIME, messages
+from .scripted_core import RUNTIME, envelope, messages
 
 HEALTH_SERVING = b"\x08\x01"
 RESOLVE = "/core.spi.auth.v1.AuthPolicyService/ResolveCaller"
 INVOKE = "/core.spi.catalog.v1.CatalogService/Invoke"
+ANSWER = "/core.spi.catalog.v1.CatalogService/AnswerRequest"
 
 
 def catalog_messages():
@@ -100,11 +101,21 @@ class AttachedModule(grpc.GenericRpcHandler):
             return None
         return self.auth.ResolveCallerResponse.FromString(answer).context.reference
 
-    def call_tool(self, reference, name, arguments=b"{}", timeout_s=30):
-        """The stream of InvokeItems of Catalog.Invoke."""
+    def call_tool(self, reference, name, arguments=b"{}", timeout_s=30, answers=()):
+        """The stream of InvokeItems of Catalog.Invoke. answers: kinds of requests that can be answered in the middle of it."""
         envelope = self.common.InvocationEnvelope(
             target=self.common.RecordReference(kind=self.common.ENTITY_KIND_TOOL, name=name), arguments_json=arguments,
-            caller=self.common.CallerContext(reference=reference), wants_progress=True)
+            caller=self.common.CallerContext(reference=reference), wants_progress=True, answers=answers)
         request = catalog_messages().InvokeRequest(invocation=envelope)
         return self.spi.unary_stream(INVOKE, response_deserializer=self.common.InvokeItem.FromString)(
             request.SerializeToString(), timeout=timeout_s, metadata=self.metadata)
+
+    def answer(self, reference, execution_id, request_id, timeout_s=10, **answer):
+        """Answers a request back, by result_json or error: None, or the code of the refusal."""
+        request = self.common.AnswerRequestRequest(execution_id=execution_id, request_id=request_id,
+                                                   caller=self.common.CallerContext(reference=reference), **answer)
+        try:
+            self.spi.unary_unary(ANSWER)(request.SerializeToString(), timeout=timeout_s, metadata=self.metadata)
+        except grpc.RpcError as error:
+            return envelope(error).code
+        return None
