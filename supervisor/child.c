@@ -137,8 +137,7 @@ static enum child_state do_spawn(struct child *child) {
   child->status[0] = '\0';
   words_reset(&child->words);
   child->starts++;
-  if (child->is_core)
-    image_core_renew(supervisor, child);
+  image_renew(supervisor, child);
   sandbox_cgroup_begin(&child->image.sandbox);
   if (!spawn_run(&child->image, child->generation, &result)) {
     if (child->is_core)

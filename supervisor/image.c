@@ -210,9 +210,9 @@ static struct sandbox_wish wish_of(const struct supervisor *supervisor, const st
                                .core_user = supervisor->children[0].image.user};
 }
 
-void image_core_renew(struct supervisor *supervisor, struct child *child) {
+void image_renew(struct supervisor *supervisor, struct child *child) {
   const struct config_module confinement = config_core_confinement(supervisor->config);
-  const struct sandbox_wish wish = wish_of(supervisor, child, &confinement);
+  const struct sandbox_wish wish = wish_of(supervisor, child, child->is_core ? &confinement : child->config);
   sandbox_renew(&child->image.sandbox, &wish);
 }
 

@@ -131,15 +131,13 @@ void sandbox_files_visit(const struct sandbox *sandbox, const struct sandbox_wis
       visit(argument, files[i].path, files[i].access);
   if (SANITIZED)
     visit(argument, "/proc", SANDBOX_READ);
+  if (!wish->core)
+    visit(argument, wish->directory, SANDBOX_OWN);
   for (size_t i = 0; i < sandbox->place_count; i++)
     visit(argument, sandbox->places[i].path, sandbox->places[i].access);
-  if (wish->core)
-    return;
-  visit(argument, wish->directory, SANDBOX_OWN);
-  visit(argument, wish->program, SANDBOX_EXECUTE);
 }
 
-/* ---- the core's places: by path, looked at again before each start --------------------------------------------------
+/* ---- places that may be exchanged: by path, looked at again before each start --------------------------------------------------
  */
 
 static void place_look(struct sandbox_place *place) {
@@ -163,6 +161,10 @@ static void place_add(struct sandbox *sandbox, const struct sandbox_wish *wish, 
 
 static void places_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   const struct config *config = wish->config;
+  if (!wish->core) {
+    place_add(sandbox, wish, wish->program, SANDBOX_EXECUTE);
+    return;
+  }
   char *sockets = base_asprintf("%s/core", config->run_dir), *modules = base_asprintf("%s/modules", config->run_dir);
   char *store = base_strdup(config->store_path), *slash = strrchr(store, '/');
   place_add(sandbox, wish, wish->program, SANDBOX_EXECUTE);
@@ -181,8 +183,29 @@ static void places_prepare(struct sandbox *sandbox, const struct sandbox_wish *w
   base_free(sockets);
 }
 
+/* A module's view and ruleset name its program as it was: with another one in its place both are made anew. While there
+ * is none, the one that was there is still to be had. */
+static void program_renew(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  struct sandbox_place *place = &sandbox->places[0];
+  const struct sandbox_place before = *place;
+  place_look(place);
+  if (place->device == before.device && place->inode == before.inode)
+    return;
+  if (place->inode == 0) {
+    *place = before;
+    return;
+  }
+  log_event(LOG_INFO, "supervisor", "another program is in the place of a module's: it is the one that starts",
+            LOG_TEXT("module", wish->module->id), LOG_TEXT("program", wish->program));
+  sandbox_prepare(sandbox, wish);
+}
+
 void sandbox_renew(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   bool changed = false;
+  if (!wish->core) {
+    program_renew(sandbox, wish);
+    return;
+  }
   for (size_t i = 0; i < sandbox->place_count; i++) {
     const struct sandbox_place before = sandbox->places[i];
     place_look(&sandbox->places[i]);
@@ -335,8 +358,7 @@ void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox->applies = true;
   sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->events_fd = sandbox->tmp_fd = -1;
   sandbox->profile = profile_of(wish);
-  if (wish->core)
-    places_prepare(sandbox, wish);
+  places_prepare(sandbox, wish);
   note_user(sandbox, wish);
   note_privileges(sandbox, wish);
   prepare_filter(sandbox, wish);

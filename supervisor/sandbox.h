@@ -73,7 +73,7 @@ const char *sandbox_profile_text(enum sandbox_profile profile);
 
 enum sandbox_access { SANDBOX_READ, SANDBOX_EXECUTE, SANDBOX_WRITE, SANDBOX_OWN };
 
-/* A file or folder of the core that an operator may exchange for another of its name while the core is down. */
+/* A file or folder of the core, or the program of a module, that an operator may exchange for another of its name. */
 #define SANDBOX_PLACES_MAX 8
 struct sandbox_place {
   char *path;
@@ -94,7 +94,7 @@ struct sandbox {
   uint64_t kills_before;                /* in the group, before the process that runs now */
   int tmp_fd;                           /* /tmp of the mount view while preparing; -1: none */
   bool oom_first;
-  struct sandbox_place places[SANDBOX_PLACES_MAX]; /* the core's */
+  struct sandbox_place places[SANDBOX_PLACES_MAX]; /* of a module only its program */
   size_t place_count;
   struct sandbox_finding findings[SANDBOX_MEASURE_COUNT];
 };
@@ -117,8 +117,9 @@ struct sandbox_wish {
  * program, arguments and environment; when one of those changes, prepare again. */
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 void sandbox_free(struct sandbox *sandbox);
-/* Before the core is started again: when one of its places leads to another file than before, the ruleset is made anew.
- * Else a few stat calls. */
+/* Before it is started again: when one of its places leads to another file than before, what names that file is made
+ * anew: the core's ruleset; all of a module's sandbox, its /tmp with it. Else a few stat calls, and nothing is
+ * allocated. */
 void sandbox_renew(struct sandbox *sandbox, const struct sandbox_wish *wish);
 
 /* Says once, in the log, what the configuration weakened (a warning) and what cannot be had here. */

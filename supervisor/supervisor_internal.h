@@ -133,8 +133,8 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
 /* Forgets what was prepared, but for the descriptors that child_init made. */
 void image_module_reset(struct child *child);
 void image_core_prepare(struct supervisor *supervisor, struct child *child);
-/* Before the core is started again: its sandbox follows directories and files that were exchanged. */
-void image_core_renew(struct supervisor *supervisor, struct child *child);
+/* Before it is started again: its sandbox follows what was exchanged, a module's its program. */
+void image_renew(struct supervisor *supervisor, struct child *child);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
 /* What its next start is told. */
 void image_log_level_set(struct spawn_image *image, unsigned level);

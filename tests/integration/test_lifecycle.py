@@ -3,6 +3,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -307,6 +308,31 @@ def test_a_stop_outlives_the_core_and_other_orders_are_refused(worldclock, notes
         wait_state(gateway, "rest", "stopped")
         gateway.ctl("module", "start", "rest")
         gateway.wait_ready()
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+def test_a_program_that_was_replaced_on_disk_is_the_one_that_starts(worldclock, notes, tmp_path, how):
+    program = tmp_path / "gatehouse-rest"
+    shutil.copy2(gateways.BIN / "gatehouse-rest", program)
+    with start(worldclock, notes, config=config_with(rest={"binary": str(program)})) as gateway:
+        first = gateway.processes()["rest"]
+        assert os.stat(f"/proc/{first['pid']}/exe").st_ino == program.stat().st_ino
+        fresh = tmp_path / "fresh"
+        shutil.copy2(program, fresh)
+        fresh.rename(program)
+        if how == "restart":
+            gateway.ctl("module", "restart", "rest")
+        else:
+            gateway.kill("rest")
+        second = gateway.wait_restarted(first)
+        assert os.stat(f"/proc/{second['pid']}/exe").st_ino == program.stat().st_ino
+        assert "another program is in the place of a module's" in gateway.log()
+        token = gateway.token(gateways.GUEST, "--team", "explorers")
+        with ModernMcp(gateway.mcp_url, token) as mcp:
+            assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
+        program.unlink()  # half of an exchange: what was there is still to be had
+        third = gateway.wait_restarted(gateway.kill("rest"))
+        assert int(third["generation"]) > int(second["generation"])
 
 
 # ---- probes (LIF-4) and last words ----
