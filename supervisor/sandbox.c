@@ -137,7 +137,8 @@ void sandbox_files_visit(const struct sandbox *sandbox, const struct sandbox_wis
     visit(argument, sandbox->places[i].path, sandbox->places[i].access);
 }
 
-/* ---- places that may be exchanged: by path, looked at again before each start --------------------------------------------------
+/* ---- places that may be exchanged: by path, looked at again before each start
+ * --------------------------------------------------
  */
 
 static void place_look(struct sandbox_place *place) {

@@ -3,10 +3,10 @@
  * neither a new core nor a new supervisor begins the loop anew.
  *
  * One that never was ready stays down until an operator releases it: the same start would end the same way. One that
- * had been ready is started on trial after a pause, since what broke it may have come from outside and be gone. On trial
- * one death is enough: it is held again, for twice as long, up to an hour. When it has been ready for as long as deaths
- * are counted the trial is over and all is forgotten. A release is promised to an operator: it counts, and is answered,
- * when the row is gone from the disk. */
+ * had been ready is started on trial after a pause, since what broke it may have come from outside and be gone. On
+ * trial one death is enough: it is held again, for twice as long, up to an hour. When it has been ready for as long as
+ * deaths are counted the trial is over and all is forgotten. A release is promised to an operator: it counts, and is
+ * answered, when the row is gone from the disk. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* invocation.c: calls that the core asks the module to carry out: Invoke, with requests back to the caller and their
- * answers in the middle of it, and Discover. An invocation lives from its request until the module finishes it, also when the core has given it up
- * before. */
+ * answers in the middle of it, and Discover. An invocation lives from its request until the module finishes it, also
+ * when the core has given it up before. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -155,9 +155,8 @@ bool module_invocation_ask(struct module_invocation *invocation, const char *met
   struct ask *ask = arena_alloc(invocation->arena, sizeof(*ask));
   *ask = (struct ask){.answered = answered, .arg = arg};
   snprintf(ask->id, sizeof(ask->id), "%llu", (unsigned long long)++invocation->asked);
-  core_common_v1_CallerRequest request = {.request_id = ask->id,
-                                          .method = (char *)(uintptr_t)method,
-                                          .params_json = (char *)(uintptr_t)params_json};
+  core_common_v1_CallerRequest request = {
+      .request_id = ask->id, .method = (char *)(uintptr_t)method, .params_json = (char *)(uintptr_t)params_json};
   const core_common_v1_InvokeItem item = {.which_item = core_common_v1_InvokeItem_request_tag,
                                           .item.request = &request};
   if (!module_invocation_send(invocation, &item))

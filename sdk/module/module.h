@@ -173,9 +173,10 @@ void module_invocation_handle(struct module_invocation *invocation,
 /* The caller's answer: its result or its error, valid during the callback, which may finish the invocation. */
 typedef void module_answered(struct module_invocation *invocation, const core_common_v1_AnswerRequestRequest *answer,
                              void *arg);
-/* Asks the caller back in the middle of the call: method as in CallerRequest, such as "elicitation/create"; params_json,
- * a JSON object, copied. Several may wait at once, and each is answered at most once: not at all when the invocation
- * ends before, so its deadline bounds the wait. False: as for module_invocation_send, and nobody is asked. */
+/* Asks the caller back in the middle of the call: method as in CallerRequest, such as "elicitation/create";
+ * params_json, a JSON object, copied. Several may wait at once, and each is answered at most once: not at all when the
+ * invocation ends before, so its deadline bounds the wait. False: as for module_invocation_send, and nobody is asked.
+ */
 bool module_invocation_ask(struct module_invocation *invocation, const char *method, const char *params_json,
                            module_answered *answered, void *arg);
 
