@@ -145,7 +145,7 @@ __attribute__((unused)) static void export_line(void *arg, const char *document_
 
 __attribute__((unused)) static char *exported(struct fixture *fixture) {
   struct buf text = {0};
-  catalog_export(fixture->catalog, NULL, 0, export_line, &text);
+  ck_assert(catalog_export(fixture->catalog, NULL, 0, export_line, &text, NULL));
   return buf_take(&text);
 }
 
