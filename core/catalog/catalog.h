@@ -157,9 +157,9 @@ void catalog_apply(struct catalog *catalog, const Core__Admin__V1__ApplyRequest 
                    void *arg);
 
 /* Documents as JSON, one call per document, in an order that applies cleanly; credentials with empty values, so that
- * applying them again here changes nothing. kinds: NULL or none: all. */
+ * applying them again here changes nothing. kinds: NULL or none: all. False: ERR_ARGUMENT_INVALID, a kind that is not
+ * known, and nothing was visited. */
 typedef void catalog_export_visit(void *arg, const char *document_json, size_t length);
-/* Errors: ERR_ARGUMENT_INVALID (a kind that is not known; nothing is visited). */
 bool catalog_export(struct catalog *catalog, char **kinds, size_t kind_count, catalog_export_visit *visit, void *arg,
                     struct error *err);
 
