@@ -12,10 +12,13 @@
 
 void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generation) {
   lifecycle_quarantine_ready(module);
-  if (module->ready_generation == generation)
+  bool adopted = module->adopted_generation == generation; /* then the supervisor is yet to hear of it from this core */
+  if (module->ready_generation == generation && !adopted)
     return;
+  if (!adopted)
+    module->ready_us = clock_monotonic_us();
   module->ready_generation = generation;
-  module->ready_us = clock_monotonic_us();
+  module->adopted_generation = 0;
   lifecycle_deaths_ready(&module->deaths);
   if (module->lifecycle->control && module->supervised)
     lifecycle_control_module_ready(module->lifecycle->control, module->id, generation, module->edition.config);
@@ -24,7 +27,7 @@ void lifecycle_account_ready(struct lifecycle_module *module, uint64_t generatio
 void lifecycle_account_adopt(struct lifecycle_module *module, uint64_t generation, uint64_t ready_ms) {
   if (ready_ms == 0 || module->ready_generation == generation)
     return;
-  module->ready_generation = generation;
+  module->ready_generation = module->adopted_generation = generation;
   module->ready_us = clock_monotonic_us() - (int64_t)ready_ms * 1000;
 }
 

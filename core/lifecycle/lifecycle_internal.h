@@ -227,8 +227,9 @@ struct lifecycle_module {
   uint64_t ordered_generation; /* its end was ordered: no death to account for */
   uint64_t doomed_generation;  /* its end was the core's decision, because of doom */
   enum lifecycle_death_cause doom;
-  uint64_t ready_generation; /* the newest that became ready, */
-  int64_t ready_us;          /* and when; monotonic */
+  uint64_t adopted_generation; /* the core before saw it ready, this one did not yet; 0: none */
+  uint64_t ready_generation;   /* the newest that became ready, */
+  int64_t ready_us;            /* and when; monotonic */
   struct lifecycle_deaths deaths;
   struct lifecycle_death recent[LIFECYCLE_DEATHS_SHOWN]; /* a ring */
   size_t recent_count;
