@@ -132,7 +132,6 @@ static enum child_state do_spawn(struct child *child) {
   child->generation = rundir_generation_next(supervisor);
   child->ready = child->restart_wanted = false;
   child->config_given = 0;
-  child->proven_us = 0;
   child->ending = supervisor_control_v1_ExitCause_EXIT_CAUSE_UNSPECIFIED;
   child->status[0] = '\0';
   words_reset(&child->words);
@@ -271,6 +270,7 @@ static enum child_state do_death(struct child *child) {
   close(child->pidfd);
   child->pidfd = -1;
   child->pid = 0;
+  child->proven_us = 0;
   bool ordered = child->state == CHILD_STOPPING;
   if (child->is_core)
     link_close(child->supervisor);

@@ -122,8 +122,7 @@ static void build_entry(struct supervisor *supervisor, const struct child *child
                                                : (supervisor_control_v1_ProcessState)(child->state + 1);
   if (child_is_running(child))
     entry->uptime_ms = (uint64_t)(clock_monotonic_us() - child->spawned_us) / 1000;
-  if (child_is_running(child) && child->proven_us)
-    entry->ready_ms = (uint64_t)(clock_monotonic_us() - child->proven_us) / 1000 + 1;
+  entry->ready_ms = child->proven_us ? (uint64_t)(clock_monotonic_us() - child->proven_us) / 1000 + 1 : 0;
   entry->starts = child->starts;
   entry->deaths = child->deaths;
   entry->held = child->held;
