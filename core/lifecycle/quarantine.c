@@ -117,7 +117,8 @@ static bool row_restore(void *arg, const struct store_row *row) {
     quarantine->pause_ms = message->pause_ms;
     quarantine->trial_at_ms = message->trial_at_ms;
   }
-  quarantine->on_trial = message && message->on_trial;
+  bool due = quarantine->pause_ms > 0 && quarantine->trial_at_ms <= clock_wall_ms(); /* it may run already */
+  quarantine->on_trial = message && (message->on_trial || due);
   if (!quarantine->on_trial)
     hold_restore(module, message ? message->reason : "why cannot be read any more");
   if (message)

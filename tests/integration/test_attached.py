@@ -266,7 +266,7 @@ def test_lif_4_an_attached_module_that_hangs_gets_no_more_work(core):
     with Leaving(core.run, "hanging", "echo", ["auth"]) as module:
         core.wait_ready(module)
         module.alive = False
-        wait_until(lambda: any("liveness probes" in step["cause"] for step in core.history("hanging")), "the probe to fail", 20, pause_s=0.1)
+        wait_until(lambda: any("it hangs: no answer" in step["cause"] for step in core.history("hanging")), "the probe to fail", 20, pause_s=0.1)
         assert described(core, "hanging")["deaths"][0]["cause"] == "probe"
         module.alive = True
         core.wait_ready(module)
