@@ -70,7 +70,8 @@ static uint8_t *pack(const struct lifecycle_versions *versions, const struct lif
 
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions) {
   size_t length;
-  struct lifecycle_known *known = versions->first ? BASE_NEW(struct lifecycle_known) : NULL; /* the core's have no names */
+  struct lifecycle_known *known =
+      versions->first ? BASE_NEW(struct lifecycle_known) : NULL; /* the core's have no names */
   if (known)
     lifecycle_versions_known(versions, known);
   uint8_t *bytes = pack(versions, known, &length);
