@@ -386,6 +386,10 @@ void lifecycle_configure_adopt(struct lifecycle_versions *versions);
 /* Whatever is not known of a configuration, or not any more, is as gatehouse.yaml says. */
 void lifecycle_configure_fill(struct lifecycle_versions *versions);
 void lifecycle_configure_changed(struct lifecycle_versions *versions);
+/* A configuration against the schema in a module's descriptor, where it has one that can be compiled (SPI-15).
+ * ERR_MODULE_CONFIG names the place and the rule, never the value. */
+bool lifecycle_config_check(const Core__Module__V1__ModuleDescriptor *descriptor, const char *json, size_t length,
+                            struct error *err);
 
 /* configs.c: the configurations themselves, sealed in the store. */
 /* Its revision: that of the same text, or a new one. */
