@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/admin/admin.h"
+#include "core/lifecycle/core_description.h"
 #include "core/rpc/http/core_rpc_http.h"
 #include "core/spi/spi.h"
 #include "sdk/base/alloc.h"
@@ -102,13 +103,19 @@ static void psg_wake(void *argument) {
 
 /* ---- signals: read on the I/O thread ---- */
 
+static void leave(void *argument) {
+  struct core *core = argument;
+  lifecycle_leave(core->lifecycle);
+  core_rpc_loop_stop(core->loop, STOP_GRACE_MS);
+}
+
 static void on_signal(evutil_socket_t fd, short what, void *argument) {
   struct core *core = argument;
   struct signalfd_siginfo info;
   (void)what;
   if (read((int)fd, &info, sizeof(info)) == sizeof(info)) {
     log_event(LOG_INFO, "core", "told to end", LOG_INT("signal", info.ssi_signo));
-    core_rpc_loop_stop(core->loop, STOP_GRACE_MS);
+    core_rpc_post(core->loop, leave, core);
   }
 }
 
@@ -124,8 +131,7 @@ static void signals_end(void *argument) {
 }
 
 static void on_supervisor_gone(void *argument) {
-  struct core *core = argument;
-  core_rpc_loop_stop(core->loop, STOP_GRACE_MS);
+  leave(argument);
 }
 
 static void on_serving(void *argument, const struct lifecycle_instance *instance, bool serving) {
@@ -337,6 +343,10 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .watch_fd = watch_fd,
       .in_flight_max = (uint32_t)config->spi_in_flight,
       .watchdog_ms = heartbeat_within_ms(config),
+      .core_binary = config->core_binary,
+      .core_probation_ms = (uint32_t)config->core_upgrade_probation_ms,
+      .core_modules_ms = (uint32_t)config->core_upgrade_modules_ms,
+      .store_schema = config->store_backend == CONFIG_STORE_MEMORY ? 0 : store_schema_version(),
       .modules = core->modules,
       .module_count = config->modules_count,
       .on_shutdown = on_supervisor_gone,
@@ -462,14 +472,24 @@ static void core_close(struct core *core) {
 
 static void usage(FILE *out) {
   fputs(
-      "Usage: gatehouse-core [--config FILE] [--set KEY=VALUE]... [--help | --version]\n"
+      "Usage: gatehouse-core [--config FILE] [--set KEY=VALUE]... [--describe | --help | --version]\n"
       "The process that decides. Started by gatehouse-supervisor, or alone with modules that attach by themselves.\n\n"
       "  --config FILE      gatehouse.yaml; default: $GATEHOUSE_CONFIG, ./gatehouse.yaml, "
       "/etc/gatehouse/gatehouse.yaml\n"
       "  --set KEY=VALUE    overrides one key\n"
+      "  --describe         say in JSON which version this is and which schema of the store it writes, and exit\n"
       "  --help, --version  print and exit\n\n"
       "Exit codes: 0 asked to end, 100 usage or configuration, 111 environment.\n",
       out);
+}
+
+static void describe(void) {
+  const struct lifecycle_core_description description = {.version = GATEHOUSE_VERSION,
+                                                         .store_schema = store_schema_version()};
+  struct buf line = {0};
+  lifecycle_core_description_write(&description, &line);
+  puts(line.data);
+  buf_free(&line);
 }
 
 #define SETS_MAX 64
@@ -499,11 +519,10 @@ static int signals_block(void) {
 }
 
 int main(int argc, char **argv) {
-  static const struct option long_options[] = {{"config", required_argument, NULL, 'c'},
-                                               {"set", required_argument, NULL, 's'},
-                                               {"help", no_argument, NULL, 'h'},
-                                               {"version", no_argument, NULL, 'v'},
-                                               {NULL, 0, NULL, 0}};
+  static const struct option long_options[] = {
+      {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
+      {"describe", no_argument, NULL, 'd'},     {"help", no_argument, NULL, 'h'},
+      {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0}};
   const char *path = NULL, *sets[SETS_MAX];
   size_t set_count = 0;
   int option;
@@ -511,6 +530,10 @@ int main(int argc, char **argv) {
   while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
     if (option == 'h') {
       usage(stdout);
+      return 0;
+    }
+    if (option == 'd') {
+      describe();
       return 0;
     }
     if (option == 'v') {

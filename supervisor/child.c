@@ -76,6 +76,10 @@ static bool death_is_hopeless(const struct child_death *death) {
 static void plan(struct child *child, struct child_death *death, bool restart) {
   death->next_step = supervisor_control_v1_NextStep_NEXT_STEP_DOWN;
   death->delay_ms = 0;
+  if (child->is_core && core_program_goes_back(child->supervisor, death)) { /* whatever it says of itself */
+    death->next_step = supervisor_control_v1_NextStep_NEXT_STEP_RESTART_NOW;
+    return;
+  }
   if (!restart)
     return;
   const struct backoff_life life = {.uptime_ms = death->uptime_ms,
@@ -105,6 +109,16 @@ static void on_exit_event(evutil_socket_t fd, short what, void *context) {
 /* ---- actions --------------------------------------------------------------------------------------------------------
  */
 
+static enum child_state do_spawn(struct child *child);
+
+/* At once, later, or not at all. */
+static enum child_state follow(struct child *child, const struct child_death *death) {
+  if (death->next_step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_NOW &&
+      child->supervisor->phase == SUPERVISOR_RUNNING)
+    return do_spawn(child);
+  return wait_or_settle(child, death);
+}
+
 static enum child_state spawn_failed(struct child *child, const struct spawn_result *result) {
   struct child_death death = {.cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_SPAWN,
                               .wall_us = clock_wall_us(),
@@ -116,7 +130,7 @@ static enum child_state spawn_failed(struct child *child, const struct spawn_res
   child->deaths++;
   child->state = CHILD_DOWN; /* what is called from here on finds it so */
   supervisor_child_died(child, &death);
-  return wait_or_settle(child, &death);
+  return follow(child, &death);
 }
 
 static enum child_state do_spawn(struct child *child) {
@@ -125,6 +139,8 @@ static enum child_state do_spawn(struct child *child) {
   event_del(&child->timer);
   if (supervisor->phase != SUPERVISOR_RUNNING)
     return CHILD_DOWN;
+  if (child->is_core)
+    core_program_happens(supervisor, CORE_EVENT_SPAWN, "");
   if (child->is_core && !link_open(supervisor)) {
     timer_arm(child, BACKOFF_LONGEST_MS / 30);
     return CHILD_BACKOFF;
@@ -290,10 +306,7 @@ static enum child_state do_death(struct child *child) {
   words_finish(&child->words, child->id, STDERR_FILENO);
   child->last_words = child->words.kept;
   supervisor_child_died(child, &death);
-  if (death.next_step == supervisor_control_v1_NextStep_NEXT_STEP_RESTART_NOW &&
-      child->supervisor->phase == SUPERVISOR_RUNNING)
-    return do_spawn(child);
-  return wait_or_settle(child, &death);
+  return follow(child, &death);
 }
 
 /* ---- the machine ----------------------------------------------------------------------------------------------------

@@ -128,9 +128,9 @@ static bool is_ours(const char *assignment) {
   return false;
 }
 
-static void add_common(struct supervisor *supervisor, struct child *child, size_t *count) {
+static void add_common(const struct supervisor *supervisor, const struct child *child, struct spawn_image *image,
+                       size_t *count) {
   const struct config *config = supervisor->config;
-  struct spawn_image *image = &child->image;
   add(image, count, base_asprintf("GATEHOUSE_RUN=%s", config->run_dir));
   add(image, count, base_asprintf(LOG_LEVEL_VARIABLE "%s", log_levels[config->log_level]));
   add(image, count, base_asprintf("NOTIFY_SOCKET=%s", supervisor->notify_path));
@@ -194,8 +194,7 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
 }
 
 static struct sandbox_wish wish_of(const struct supervisor *supervisor, const struct child *child,
-                                   const struct config_module *module) {
-  const struct spawn_image *image = &child->image;
+                                   const struct spawn_image *image, const struct config_module *module) {
   return (struct sandbox_wish){.config = supervisor->config,
                                .core = child->is_core,
                                .module = module,
@@ -212,15 +211,54 @@ static struct sandbox_wish wish_of(const struct supervisor *supervisor, const st
 
 void image_renew(struct supervisor *supervisor, struct child *child) {
   const struct config_module confinement = config_core_confinement(supervisor->config);
-  const struct sandbox_wish wish = wish_of(supervisor, child, child->is_core ? &confinement : child->config);
+  const struct sandbox_wish wish =
+      wish_of(supervisor, child, &child->image, child->is_core ? &confinement : child->config);
   sandbox_renew(&child->image.sandbox, &wish);
+}
+
+static void add_channel(struct supervisor *supervisor, struct spawn_image *image, size_t *count) {
+  add(image, count, base_asprintf("%s=3", CONTROL_FD_VARIABLE));
+  image->inherit_count = 1;        /* the control channel: a new one for each core */
+  if (supervisor->watch_fd >= 0) { /* else the core makes its own */
+    add(image, count, base_asprintf("%s=4", CONTROL_WATCH_FD_VARIABLE));
+    image->inherit[image->inherit_count++] = supervisor->watch_fd;
+  }
+  add_listen(image, count, supervisor->watch_fd >= 0 ? "control:watch" : "control");
+}
+
+/* User and output are there. */
+static void core_fill(struct supervisor *supervisor, struct spawn_image *image, const char *program,
+                      enum image_purpose purpose) {
+  static char option[] = "--describe", *items[] = {option};
+  static const struct config_list describe = {.items = items, .count = 1};
+  const struct config *config = supervisor->config;
+  const struct child *child = &supervisor->children[0];
+  const struct config_module confinement = config_core_confinement(config);
+  size_t count = 0;
+  image->path = image_program_find(program[0] ? program : config->core_binary);
+  image->arguments = make_arguments("gatehouse-core", purpose == IMAGE_DESCRIBES ? &describe : &config->core_args);
+  image->directory = base_strdup(config->state_dir);
+  image->umask = 0077;
+  image->no_new_privileges = confinement.sandbox_no_new_privileges;
+  image->drop_capabilities = confinement.sandbox_drop_capabilities;
+  for (char **at = environ; *at; at++) /* the core is trusted: it keeps what the operator set (PGPASSFILE, TZ, …) */
+    if (!is_ours(*at))
+      add(image, &count, base_strdup(*at));
+  add_common(supervisor, child, image, &count);
+  char *overrides = config_overrides_text(supervisor->source);
+  add(image, &count, base_asprintf("GATEHOUSE_STATE=%s", config->state_dir));
+  add(image, &count, base_asprintf("GATEHOUSE_CONFIG=%s/core/gatehouse.yaml", config->run_dir));
+  add(image, &count, base_asprintf("GATEHOUSE_SET=%s", overrides));
+  base_free(overrides);
+  if (purpose == IMAGE_SERVES)
+    add_channel(supervisor, image, &count);
+  add_limits(image, &confinement);
+  const struct sandbox_wish wish = wish_of(supervisor, child, image, &confinement);
+  sandbox_prepare(&image->sandbox, &wish);
 }
 
 void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   const struct config *config = supervisor->config;
-  const struct config_module confinement = config_core_confinement(config);
-  struct spawn_image *image = &child->image;
-  size_t count = 0;
   child->restart = CONFIG_RESTART_ALWAYS;
   child->start_watched = true;
   child->start_timeout_ms = (uint32_t)config->core_start_timeout_ms;
@@ -229,33 +267,22 @@ void image_core_prepare(struct supervisor *supervisor, struct child *child) {
   child->heartbeat_ms = upward_heartbeat_ms(supervisor);
   if (child->heartbeat_ms == 0 || (child->watchdog_ms > 0 && child->watchdog_ms < child->heartbeat_ms))
     child->heartbeat_ms = child->watchdog_ms;
-  image->path = image_program_find(config->core_binary);
-  image->arguments = make_arguments("gatehouse-core", &config->core_args);
-  image->directory = base_strdup(config->state_dir);
-  image->umask = 0077;
-  image->no_new_privileges = confinement.sandbox_no_new_privileges;
-  image->drop_capabilities = confinement.sandbox_drop_capabilities;
-  for (char **at = environ; *at; at++) /* the core is trusted: it keeps what the operator set (PGPASSFILE, TZ, …) */
-    if (!is_ours(*at))
-      add(image, &count, base_strdup(*at));
-  add_common(supervisor, child, &count);
-  char *overrides = config_overrides_text(supervisor->source);
-  add(image, &count, base_asprintf("GATEHOUSE_STATE=%s", config->state_dir));
-  add(image, &count, base_asprintf("GATEHOUSE_CONFIG=%s/core/gatehouse.yaml", config->run_dir));
-  add(image, &count, base_asprintf("GATEHOUSE_SET=%s", overrides));
-  add(image, &count, base_asprintf("%s=3", CONTROL_FD_VARIABLE));
-  base_free(overrides);
-  image->inherit_count = 1; /* the control channel: a new one for each core */
-  int watch_fd = spawn_descriptor_raise(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
-  if (watch_fd >= 0) { /* else the core makes its own */
-    add(image, &count, base_asprintf("%s=4", CONTROL_WATCH_FD_VARIABLE));
-    image->inherit[image->inherit_count++] = watch_fd; /* open for as long as the supervisor lives */
-  }
-  add_listen(image, &count, watch_fd >= 0 ? "control:watch" : "control");
-  add_limits(image, &confinement);
-  const struct sandbox_wish wish = wish_of(supervisor, child, &confinement);
-  sandbox_prepare(&image->sandbox, &wish);
-  sandbox_report(&image->sandbox, child->id);
+  supervisor->watch_fd = spawn_descriptor_raise(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  core_fill(supervisor, &child->image, child->program, IMAGE_SERVES);
+  sandbox_report(&child->image.sandbox, child->id);
+}
+
+void image_core_make(struct supervisor *supervisor, struct spawn_image *image, const char *program,
+                     enum image_purpose purpose) {
+  const struct spawn_image *now = &supervisor->children[0].image;
+  *image = (struct spawn_image){.input_fd = now->input_fd,
+                                .output_fd = now->output_fd,
+                                .change_user = now->change_user,
+                                .user = now->user,
+                                .group = now->group,
+                                .group_count = now->group_count};
+  memcpy(image->groups, now->groups, sizeof(image->groups));
+  core_fill(supervisor, image, program, purpose);
 }
 
 static const struct listener *find_listener(const struct supervisor *supervisor, const char *name) {
@@ -296,7 +323,7 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   image->drop_capabilities = module->sandbox_drop_capabilities;
   add(image, &count, base_strdup("PATH=" PATH_STANDARD));
   add(image, &count, base_strdup("LANG=C.UTF-8"));
-  add_common(supervisor, child, &count);
+  add_common(supervisor, child, image, &count);
   add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", child->module_id));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_SOCKET=%s/core/spi/%s.sock", config->run_dir, module->id));
   add(image, &count, base_asprintf("GATEHOUSE_RUNTIME_SOCKET=%s", child->runtime_socket));
@@ -316,7 +343,7 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add_limits(image, module);
   image->umask =
       image->user == supervisor->children[0].image.user ? 0077 : 0007; /* the core reaches sockets by group */
-  const struct sandbox_wish wish = wish_of(supervisor, child, module);
+  const struct sandbox_wish wish = wish_of(supervisor, child, image, module);
   sandbox_prepare(&image->sandbox, &wish);
   sandbox_report(&image->sandbox, module->id);
 }

@@ -13,8 +13,7 @@
 
 #define SECOND "@2"
 
-/* Ours to execute, or at least somebody's: whether its user may shows when it is started. */
-static bool program_is_good(const char *program) {
+bool process_program_is_good(const char *program) {
   struct stat status;
   return program[0] == '/' && stat(program, &status) == 0 && S_ISREG(status.st_mode) && (status.st_mode & 0111) != 0 &&
          access(program, X_OK) == 0;
@@ -76,7 +75,7 @@ supervisor_control_v1_Reason process_stage(struct supervisor *supervisor, const 
     return supervisor_control_v1_Reason_REASON_INVALID;
   if (child && child->state != CHILD_DOWN)
     return supervisor_control_v1_Reason_REASON_ALREADY_RUNNING;
-  if (program[0] && !program_is_good(program))
+  if (program[0] && !process_program_is_good(program))
     return supervisor_control_v1_Reason_REASON_PROGRAM;
   if (child && !restage(supervisor, child, program))
     return supervisor_control_v1_Reason_REASON_INVALID;

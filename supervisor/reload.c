@@ -297,8 +297,9 @@ void reload_run(struct supervisor *supervisor) {
   if (supervisor->phase != SUPERVISOR_RUNNING)
     return;
   upward_reload_begins(supervisor);
-  if (supervisor->reload != RELOAD_NONE || supervisor->children[0].state != CHILD_UP) {
-    refuse(supervisor, "the core is being started, or another reload is under way; ask again");
+  if (supervisor->reload != RELOAD_NONE || supervisor->children[0].state != CHILD_UP ||
+      core_program_is_changing(supervisor)) {
+    refuse(supervisor, "the core is being started or upgraded, or another reload is under way; ask again");
     return;
   }
   struct config *next = config_load(supervisor->source, &problems);

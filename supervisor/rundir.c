@@ -8,7 +8,8 @@
  *                                    group when their users differ: nobody else reaches the sockets in it
  *   <run>/modules/             0711
  *   <run>/modules/<id>/        0700  the module's; 02750 with the core's group when their users differ
- *   <state>/                   0700  the core's */
+ *   <state>/                   0700  the core's
+ *   <state>/core.program       0600  the supervisor's: core_program.c */
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
@@ -150,8 +151,7 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
   return true;
 }
 
-/* A supervisor that was killed while it wrote the file left a part of it under another name. */
-static void config_remnants_remove(const char *path) {
+void rundir_remnants_remove(const char *path) {
   char *pattern = base_asprintf("%s.??????", path);
   glob_t found;
   if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
@@ -166,7 +166,7 @@ bool rundir_config_write(struct supervisor *supervisor, struct error *err) {
   const struct config *config = supervisor->config;
   const struct spawn_image *core = &supervisor->children[0].image;
   char *path = base_asprintf("%s/core/gatehouse.yaml", config->run_dir);
-  config_remnants_remove(path);
+  rundir_remnants_remove(path);
   bool ok = io_write_file_atomic(path, config->contents, config->contents_length, 0600, err) &&
             (geteuid() != 0 || chown(path, core->user, core->group) == 0 ||
              error_set(err, ERR_SUPERVISOR_DIRECTORY, "the configuration cannot be handed to the core"));

@@ -71,6 +71,8 @@ static void collect_strays(struct supervisor *supervisor) {
     for (size_t i = 0; i < supervisor->child_count; i++)
       if (supervisor->children[i].pid == info.si_pid && child_is_running(&supervisor->children[i]))
         return; /* its own event comes, and calls us again */
+    if (supervisor->core_describe.pid == info.si_pid)
+      return; /* as well */
     waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
   }
 }
@@ -119,7 +121,7 @@ void supervisor_child_died(struct child *child, const struct child_death *death)
   link_say_death(supervisor, child, death);
   collect_strays(supervisor);
   upward_news(supervisor);
-  if (!child->is_core || supervisor->phase != SUPERVISOR_RUNNING)
+  if (!child->is_core || supervisor->phase != SUPERVISOR_RUNNING || core_program_is_changing(supervisor))
     return;
   if (core_gives_up(death))
     supervisor_stop(supervisor, death->status, "the core gave up");
@@ -187,6 +189,7 @@ static bool prepare_children(struct supervisor *supervisor, struct error *err) {
 }
 
 static bool start_children(struct supervisor *supervisor, struct error *err) {
+  core_program_init(supervisor);
   for (size_t i = 0; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];
     if (child->is_core)
@@ -219,6 +222,8 @@ static bool prepare(struct supervisor *supervisor, struct error *err) {
 
 static void release(struct supervisor *supervisor) {
   link_close(supervisor);
+  core_describe_free(supervisor);
+  core_program_free(supervisor);
   refusals_close(supervisor);
   for (size_t i = 0; i < supervisor->child_count; i++) {
     child_free(&supervisor->children[i]);
@@ -236,6 +241,8 @@ static void release(struct supervisor *supervisor) {
   upward_close(supervisor);
   if (supervisor->base)
     event_base_free(supervisor->base);
+  if (supervisor->watch_fd >= 0)
+    close(supervisor->watch_fd);
   if (supervisor->null_fd >= 0)
     close(supervisor->null_fd);
   base_free(supervisor->notify_path);
@@ -245,8 +252,13 @@ static void release(struct supervisor *supervisor) {
 }
 
 int supervisor_run(const struct config *config, const struct config_source *source) {
-  struct supervisor supervisor = {
-      .config = config, .source = source, .lock_fd = -1, .null_fd = -1, .notify_fd = -1, .exit_status = EXIT_STATUS_OK};
+  struct supervisor supervisor = {.config = config,
+                                  .source = source,
+                                  .lock_fd = -1,
+                                  .null_fd = -1,
+                                  .notify_fd = -1,
+                                  .watch_fd = -1,
+                                  .exit_status = EXIT_STATUS_OK};
   struct error err = {0};
   upward_open(&supervisor);
   link_init(&supervisor);

@@ -124,6 +124,11 @@ bool child_restarts(const struct child *child, const struct child_death *death);
 /* ---- image.c: configuration into what spawn_run needs ---------------------------------------------------------------
  */
 
+enum image_purpose {
+  IMAGE_SERVES,    /* the core itself */
+  IMAGE_DESCRIBES, /* asked what it is: without a channel */
+};
+
 /* Program of a name: itself with '/', else beside our own binary, else in PATH. Caller frees. */
 char *image_program_find(const char *name);
 bool image_user_find(const char *user, const char *group, struct spawn_image *image, struct error *err);
@@ -135,6 +140,9 @@ void image_module_reset(struct child *child);
 void image_core_prepare(struct supervisor *supervisor, struct child *child);
 /* Before it is started again: its sandbox follows what was exchanged, a module's its program. */
 void image_renew(struct supervisor *supervisor, struct child *child);
+/* A further image of the core, with that program; "": the configured one. It shares the descriptors of the first. */
+void image_core_make(struct supervisor *supervisor, struct spawn_image *image, const char *program,
+                     enum image_purpose purpose);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
 /* What its next start is told. */
 void image_log_level_set(struct spawn_image *image, unsigned level);
@@ -152,6 +160,75 @@ supervisor_control_v1_Reason process_stage(struct supervisor *supervisor, const 
                                            const char *program);
 void process_promote(struct supervisor *supervisor, struct child *child);
 void process_free(struct child *child);
+/* An absolute path of something that can be executed, by us at least: whether its user may shows when it is started. */
+bool process_program_is_good(const char *program);
+
+/* ---- core_program.c: the core's program and the change of it --------------------------------------------------------
+ */
+
+#define CORE_PROGRAM_BYTES 256
+#define CORE_WHY_BYTES 256
+
+enum core_phase {
+  CORE_IDLE,
+  CORE_LEAVING,
+  CORE_STARTING,
+  CORE_PROBATION,
+  CORE_CONFIRMING,
+  CORE_RETURNING,
+  CORE_PHASE_COUNT
+};
+
+enum core_event {
+  CORE_EVENT_SPAWN, /* a core is about to be started */
+  CORE_EVENT_READY, /* it said so */
+  CORE_EVENT_DEATH, /* it is gone, and nobody ordered that */
+  CORE_EVENT_TIMER, /* the phase's time is over */
+  CORE_EVENT_HOLDS, /* it said that it can stay, */
+  CORE_EVENT_FAILS, /* or that it cannot */
+  CORE_EVENT_COUNT
+};
+
+struct core_program {
+  enum core_phase phase;
+  struct spawn_image other; /* to be exchanged with the core's; of the last change when there is none under way */
+  char from[CORE_PROGRAM_BYTES], to[CORE_PROGRAM_BYTES]; /* "": as configured */
+  bool final;
+  uint32_t probation_ms;
+  uint64_t generation;                      /* of the newest core with the new program */
+  supervisor_control_v1_CoreChange outcome; /* of the last change */
+  char why[CORE_WHY_BYTES];
+  struct event timer;
+};
+
+/* Before the core's image is prepared: finds out which program was kept. */
+void core_program_init(struct supervisor *supervisor);
+void core_program_free(struct supervisor *supervisor);
+/* See ReplaceCore in control.proto. When it was done (REASON_UNSPECIFIED) the core is to be stopped and started. */
+supervisor_control_v1_Reason core_program_replace(struct supervisor *supervisor, const char *program,
+                                                  uint32_t probation_ms, bool final);
+void core_program_happens(struct supervisor *supervisor, enum core_event event, const char *why);
+/* The core is dead, and nobody ordered that. True: another program is started in its place, at once. */
+bool core_program_goes_back(struct supervisor *supervisor, const struct child_death *death);
+bool core_program_is_changing(const struct supervisor *supervisor);
+void core_program_fill(const struct supervisor *supervisor, supervisor_control_v1_CoreProgram *out);
+
+/* ---- core_describe.c: what a program says of itself -----------------------------------------------------------------
+ */
+
+struct core_describe {
+  struct spawn_image image;
+  pid_t pid; /* 0: none is being asked */
+  int pidfd, pipe_read;
+  uint64_t sequence; /* of the order */
+  bool late;
+  struct words words;
+  struct event exit_event, pipe_event, timer;
+};
+
+/* See DescribeProgram in control.proto. REASON_UNSPECIFIED: the answer follows. */
+supervisor_control_v1_Reason core_describe_begin(struct supervisor *supervisor, const char *program, uint64_t sequence);
+void core_describe_free(struct supervisor *supervisor);
 
 /* ---- listeners.c: public sockets ------------------------------------------------------------------------------------
  */
@@ -210,6 +287,8 @@ void refusals_close(struct supervisor *supervisor);
  */
 
 bool rundir_prepare(struct supervisor *supervisor, struct error *err);
+/* A process that was killed while it wrote a file left a part of it under another name. */
+void rundir_remnants_remove(const char *path);
 /* The directories of one module's process. */
 bool rundir_child_prepare(struct supervisor *supervisor, const struct child *child, struct error *err);
 /* Hands the configuration to the core as a file of its own. */
@@ -279,6 +358,7 @@ struct link {
   struct event read_event, write_event;
   unsigned cursor;   /* what is still to be said: see link.c */
   uint64_t reply_to; /* of the list under way */
+  bool core_program_owed;
   unsigned bad_messages;
   struct control_message message; /* the one being built or handled */
 };
@@ -291,6 +371,7 @@ void link_close(struct supervisor *supervisor);
 /* There is one child more: what is owed to the core is counted anew. Before child_count grows. */
 void link_child_added(struct supervisor *supervisor);
 void link_say_reconfigured(struct supervisor *supervisor);
+void link_say_core_program(struct supervisor *supervisor);
 void link_say_configured(struct supervisor *supervisor, const struct child *child);
 void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);
@@ -309,6 +390,22 @@ struct privileges {
 void privileges_drop(struct supervisor *supervisor);
 /* Whether a module can still be had as it is configured; ERR_CONFIG_VALUE. */
 bool privileges_suffice(const struct supervisor *supervisor, const struct config_module *module, struct error *err);
+
+/* Begins a message; link_say sends it, and owes the list when the channel is full. */
+supervisor_control_v1_ControlMessage *link_begin(struct supervisor *supervisor, pb_size_t which, uint64_t reply_to);
+#define LINK_BEGIN(supervisor, body, reply_to)                                                                         \
+  link_begin((supervisor), supervisor_control_v1_ControlMessage_##body##_tag, (reply_to))
+void link_say(struct supervisor *supervisor);
+/* The process list from its beginning, as the answer to that order; 0: nobody asked. */
+void link_owe_list(struct supervisor *supervisor, uint64_t reply_to);
+/* Sends what is owed until it is all said or the channel is full. */
+void link_settle(struct supervisor *supervisor);
+
+/* ---- orders.c: what the core orders ---------------------------------------------------------------------------------
+ */
+
+/* Carries out the message that the link has received. */
+void orders_handle(struct supervisor *supervisor);
 
 /* ---- reload.c: SIGHUP -----------------------------------------------------------------------------------------------
  */
@@ -346,6 +443,7 @@ struct supervisor {
   int exit_status;
   char boot_id[ID_UUID_BYTES];
   int lock_fd, null_fd, notify_fd;
+  int watch_fd; /* the inotify descriptor of all cores, for as long as the supervisor lives; -1: none */
   uint64_t generation;
   char *notify_path;
   struct privileges privileges;
@@ -354,6 +452,8 @@ struct supervisor {
   size_t child_count;
   struct link link;
   struct refused refused[REFUSED_MAX];
+  struct core_program core_program;
+  struct core_describe core_describe;
   struct upward upward;
   struct event notify_event, signal_events[4];
 };

@@ -27,7 +27,8 @@ typedef void admin_handler(const struct admin_call *call);
 admin_handler admin_get_status, admin_get_metrics, admin_apply, admin_export, admin_delete, admin_refresh_gateway,
     admin_create_token, admin_list_tokens, admin_revoke_token, admin_describe_module, admin_restart_module,
     admin_drain_module, admin_stop_module, admin_start_module, admin_release_module, admin_upgrade_module,
-    admin_configure_module, admin_rollback_module, admin_read_events, admin_query_nodes, admin_get_state_hash;
+    admin_configure_module, admin_rollback_module, admin_upgrade_core, admin_rollback_core, admin_read_events,
+    admin_query_nodes, admin_get_state_hash;
 
 /* An operator's deed, for the audit chain. */
 void admin_audit(struct admin *admin, const char *action, const char *target, const struct error *err);

@@ -114,6 +114,17 @@ static void stream_cancelled(struct core_rpc_call *call, void *user) {
     finish(stream, NULL);
 }
 
+/* The core leaves: whoever follows goes on with the next one. What is read to its end may be. */
+static void stream_drained(struct core_rpc_call *call, void *user) {
+  struct event_stream *stream = user;
+  struct error err = {0};
+  (void)call;
+  if (stream->finished || !stream->follow)
+    return;
+  error_set(&err, ERR_UNAVAILABLE, NULL);
+  finish(stream, &err);
+}
+
 static void stream_freed(void *user) {
   struct event_stream *stream = user;
   base_free(stream->trace_id);
@@ -124,8 +135,10 @@ static void stream_freed(void *user) {
 }
 
 void admin_read_events(const struct admin_call *call) {
-  static const struct core_rpc_call_events events = {
-      .on_cancel = stream_cancelled, .on_writable = stream_writable, .on_free = stream_freed};
+  static const struct core_rpc_call_events events = {.on_cancel = stream_cancelled,
+                                                     .on_writable = stream_writable,
+                                                     .on_drain = stream_drained,
+                                                     .on_free = stream_freed};
   const Core__Spi__Psg__V1__ReadEventsRequest *request = (const void *)call->request;
   struct store *store = call->admin->options.store;
   struct error err = {0};

@@ -6,6 +6,7 @@
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
 #include "sdk/base/clock.h"
+#include "sdk/base/str.h"
 #include "wire/pbc/core/admin/v1/admin.pb-c.h"
 
 static char *copied(const char *text) {
@@ -131,6 +132,10 @@ void admin_upgrade_module(const struct admin_call *call) {
   const Core__Admin__V1__UpgradeModuleRequest *request = (const void *)call->request;
   Core__Admin__V1__UpgradeModuleResponse response = CORE__ADMIN__V1__UPGRADE_MODULE_RESPONSE__INIT;
   struct error err = {0};
+  if (str_equal(request->module_id, "core")) {
+    admin_upgrade_core(call);
+    return;
+  }
   bool ok = !request->version[0] != !request->path[0] ||
             error_set(&err, ERR_ARGUMENT_INVALID, "either the path of the program or its version");
   ok = ok && lifecycle_upgrade(call->admin->options.lifecycle, request->module_id, request->path, request->version,
@@ -160,6 +165,10 @@ void admin_rollback_module(const struct admin_call *call) {
   const Core__Admin__V1__RollbackModuleRequest *request = (const void *)call->request;
   Core__Admin__V1__RollbackModuleResponse response = CORE__ADMIN__V1__ROLLBACK_MODULE_RESPONSE__INIT;
   struct error err = {0};
+  if (str_equal(request->module_id, "core")) {
+    admin_rollback_core(call);
+    return;
+  }
   bool ok = lifecycle_rollback(call->admin->options.lifecycle, request->module_id, WHO, &response.generation, &err);
   admin_audit(call->admin, "module.rollback_begun", request->module_id, ok ? NULL : &err);
   if (ok)

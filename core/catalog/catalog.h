@@ -64,6 +64,7 @@ struct catalog_record {
   size_t definition_length;
   const struct catalog_schema *input_schema;     /* compiled; NULL: any object */
   const char *output_schema_json;                /* "" for none */
+  const struct catalog_schema *output_schema;    /* compiled; NULL: results are not checked */
   uint32_t timeout_ms;                           /* of one call; never 0 */
   uint32_t rate_limit_per_minute;                /* 0: none */
   const Core__Admin__V1__RestSpec *rest;         /* REST tools, without credential values; else NULL */
@@ -144,6 +145,13 @@ bool catalog_arguments_check(const struct catalog_record *record, const char *ar
  * ERR_CATALOG_INVALID: the schema cannot be compiled. */
 bool catalog_json_check(const char *schema_json, size_t schema_length, const char *json, size_t length,
                         struct error *err);
+/* The structured content of a result (length 0: none) against the output schema that its record had when the call
+ * began. ERR_INVOKE_RESULT names the place and the rule. */
+bool catalog_result_check(const struct catalog_schema *output_schema, const void *structured_json, size_t length,
+                          struct error *err);
+/* For a call that outlives its record's state. */
+const struct catalog_schema *catalog_schema_hold(const struct catalog_schema *schema); /* NULL-safe */
+void catalog_schema_release(const struct catalog_schema **schema);                     /* NULL-safe, nulls */
 
 /* ---- writes ---- */
 

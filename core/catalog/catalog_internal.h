@@ -153,9 +153,12 @@ bool catalog_credential_seal(const struct secrets *secrets, struct catalog_docum
 struct catalog_schema;
 /* ERR_CATALOG_INVALID says what is wrong. */
 struct catalog_schema *catalog_schema_compile(const char *json, size_t length, struct error *err);
-void catalog_schema_free(struct catalog_schema **schema);
+void catalog_schema_free(struct catalog_schema **schema); /* when nobody holds it any more */
 /* The JSON text against the schema (NULL: only that it is an object). ERR_INVOKE_ARGUMENTS, ERR_ARGUMENT_TOO_LARGE. */
 bool catalog_schema_check(const struct catalog_schema *schema, const char *json, size_t length, struct error *err);
+/* The same for a result, which may be any JSON value: ERR_INVOKE_RESULT. */
+bool catalog_schema_check_result(const struct catalog_schema *schema, const char *json, size_t length,
+                                 struct error *err);
 /* Whether the schema's root names the property. */
 bool catalog_schema_has_property(const struct catalog_schema *schema, const char *name, size_t length);
 
@@ -168,7 +171,7 @@ struct catalog_entry {
   const struct catalog_document *document; /* its own, or its gateway's */
   bool discovered;
   bool mark; /* free for the use of one function */
-  struct catalog_schema *schema;
+  struct catalog_schema *schema, *output;
   char *source; /* discovered: the definition as it was offered */
   size_t source_length;
   char *name, *original_name, *title, *description, *definition, *output_schema; /* owned where not borrowed */

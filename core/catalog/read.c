@@ -173,6 +173,13 @@ bool catalog_list(struct catalog *catalog, const struct policy_context *context,
   return ok;
 }
 
+bool catalog_result_check(const struct catalog_schema *output_schema, const void *structured_json, size_t length,
+                          struct error *err) {
+  if (length == 0)
+    return error_set(err, ERR_INVOKE_RESULT, "the tool has an output schema, and its result no structured content");
+  return catalog_schema_check_result(output_schema, structured_json, length, err);
+}
+
 bool catalog_arguments_check(const struct catalog_record *record, const char *arguments_json, size_t length,
                              struct error *err) {
   return catalog_schema_check(record->input_schema, arguments_json, length, err);

@@ -56,6 +56,16 @@ static void entry_document_set(struct catalog_entry *entry, const struct catalog
   record->timeout_ms = CATALOG_TIMEOUT_DEFAULT_MS;
 }
 
+/* What cannot be compiled is not checked: a declared one was refused when it was applied, a discovered one is its
+ * server's to mend. */
+static void output_set(struct catalog_entry *entry, const char *json, size_t length) {
+  struct error err = {0};
+  entry->output = catalog_schema_compile(json, length, &err);
+  if (!entry->output)
+    log_event(LOG_WARN, CATALOG_ROOM, "results of a tool are not checked", LOG_TEXT("record", entry->id),
+              LOG_TEXT("reason", err.message));
+}
+
 static void tool_set(struct catalog_entry *entry, const Core__Admin__V1__ToolSpec *tool) {
   struct catalog_record *record = &entry->record;
   struct error err = {0};
@@ -67,8 +77,11 @@ static void tool_set(struct catalog_entry *entry, const Core__Admin__V1__ToolSpe
       record->enabled = false;
     }
   }
-  if (tool->output_schema_json.len)
+  if (tool->output_schema_json.len) {
     record->output_schema_json = (const char *)tool->output_schema_json.data; /* NUL-terminated by base_memdup */
+    output_set(entry, (const char *)tool->output_schema_json.data, tool->output_schema_json.len);
+  }
+  record->output_schema = entry->output;
   record->input_schema = entry->schema;
   record->timeout_ms = timeout_of(tool->timeout_ms);
   record->rate_limit_per_minute = tool->rate_limit_per_minute;
@@ -128,6 +141,8 @@ static void discovered_schemas(struct catalog_entry *entry) {
   if (json_member(entry->source, entry->source_length, "outputSchema", &token.data, &token.length) &&
       token.data[0] == '{')
     entry->output_schema = base_strndup(token.data, token.length);
+  if (entry->output_schema)
+    output_set(entry, token.data, token.length);
 }
 
 void catalog_entry_inherit(struct catalog_entry *entry, const struct catalog_document *gateway) {
@@ -148,6 +163,7 @@ void catalog_entry_inherit(struct catalog_entry *entry, const struct catalog_doc
   record->timeout_ms = timeout_of(spec->timeout_ms);
   record->input_schema = entry->schema;
   record->output_schema_json = entry->output_schema ? entry->output_schema : "";
+  record->output_schema = entry->output;
   if (gateway->revision > record->revision)
     record->revision = gateway->revision;
   base_free(entry->definition);
@@ -185,6 +201,7 @@ void catalog_entry_free(struct catalog_entry **entry) {
     return;
   *entry = NULL;
   catalog_schema_free(&gone->schema);
+  catalog_schema_free(&gone->output);
   base_free(gone->source);
   base_free(gone->name);
   base_free(gone->original_name);

@@ -457,6 +457,10 @@ void catalog_schema_free(struct catalog_schema **schema) {
     return;
   BASE_CHECK_MAGIC(gone, SCHEMA_MAGIC);
   *schema = NULL;
+  if (gone->holds > 0) {
+    gone->holds--;
+    return;
+  }
   HASH_ITER(hh, gone->nodes, node, next) {
     HASH_DEL(gone->nodes, node);
     base_free(node->properties);
@@ -482,4 +486,17 @@ bool catalog_schema_has_property(const struct catalog_schema *schema, const char
         memcmp(schema->root->properties[i].name, name, length) == 0)
       return true;
   return false;
+}
+
+const struct catalog_schema *catalog_schema_hold(const struct catalog_schema *schema) {
+  struct catalog_schema *held = (struct catalog_schema *)(uintptr_t)schema;
+  if (held)
+    held->holds++;
+  return schema;
+}
+
+void catalog_schema_release(const struct catalog_schema **schema) {
+  struct catalog_schema *held = (struct catalog_schema *)(uintptr_t)*schema;
+  *schema = NULL;
+  catalog_schema_free(&held);
 }

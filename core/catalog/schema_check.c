@@ -1,5 +1,6 @@
-/* schema_check.c: arguments against a compiled schema. The first rule that is broken is named with its place, never
- * with the value. Recursion is bounded by depth, work by a budget of steps; at a bound the arguments are refused. */
+/* schema_check.c: arguments and results against a compiled schema. The first rule that is broken is named with its
+ * place, never with the value. Recursion is bounded by depth, work by a budget of steps; at a bound the arguments are
+ * refused. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@ struct check {
   unsigned depth;
   bool gave_up;
   bool quiet; /* inside anyOf, not, …: no words wanted */
+  enum error_code code;
+  const char *subject; /* before the place */
   char place[160];
   size_t place_length;
   struct error *err;
@@ -21,7 +24,7 @@ static bool node_check(struct check *check, const struct schema_node *node, cons
 
 static bool broken(struct check *check, const char *rule) {
   if (!check->quiet)
-    error_set(check->err, ERR_INVOKE_ARGUMENTS, "%s: %s", check->place_length ? check->place : "/", rule);
+    error_set(check->err, check->code, "%s%s: %s", check->subject, check->place_length ? check->place : "/", rule);
   return false;
 }
 
@@ -385,20 +388,36 @@ static bool node_check(struct check *check, const struct schema_node *node, cons
   return ok && !check->gave_up; /* giving up inside `not` is no match */
 }
 
+static bool tree_check(const struct catalog_schema *schema, const json_t *tree, enum error_code code, const char *what,
+                       struct error *err) {
+  struct check check = {.budget = SCHEMA_CHECK_STEPS_MAX, .code = code, .err = err, .subject = ""};
+  if (code == ERR_INVOKE_RESULT)
+    check.subject = "the result does not match the tool's output schema: ";
+  bool ok = !schema || node_check(&check, schema->root, tree);
+  return check.gave_up ? error_set(err, code, "%s too costly to check against the schema", what) : ok;
+}
+
 bool catalog_schema_check(const struct catalog_schema *schema, const char *json, size_t length, struct error *err) {
-  struct check check = {.budget = SCHEMA_CHECK_STEPS_MAX, .err = err};
   if (length > SCHEMA_ARGUMENTS_MAX_BYTES)
     return error_set(err, ERR_ARGUMENT_TOO_LARGE, "the arguments are larger than allowed");
   if (!json_check(json, length, JSON_DEPTH_MAX, NULL))
     return error_set(err, ERR_INVOKE_ARGUMENTS, "the arguments are not JSON, or nested too deeply");
   json_t *tree = schema_tree_load(json, length);
-  if (!json_is_object(tree)) {
-    json_decref(tree);
-    return error_set(err, ERR_INVOKE_ARGUMENTS, "the arguments are not one JSON object with each key given once");
-  }
-  bool ok = !schema || node_check(&check, schema->root, tree);
-  if (check.gave_up)
-    ok = error_set(err, ERR_INVOKE_ARGUMENTS, "the arguments are too costly to check against the schema");
+  bool ok = json_is_object(tree) ? tree_check(schema, tree, ERR_INVOKE_ARGUMENTS, "the arguments are", err)
+                                 : error_set(err, ERR_INVOKE_ARGUMENTS,
+                                             "the arguments are not one JSON object with each key given once");
+  json_decref(tree);
+  return ok;
+}
+
+bool catalog_schema_check_result(const struct catalog_schema *schema, const char *json, size_t length,
+                                 struct error *err) {
+  json_t *tree = NULL;
+  if (length <= SCHEMA_ARGUMENTS_MAX_BYTES && json_check(json, length, JSON_DEPTH_MAX, NULL))
+    tree = schema_tree_load(json, length);
+  bool ok = tree
+                ? tree_check(schema, tree, ERR_INVOKE_RESULT, "the result is", err)
+                : error_set(err, ERR_INVOKE_RESULT, "the structured content is not one JSON value that can be checked");
   json_decref(tree);
   return ok;
 }

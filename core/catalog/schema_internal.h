@@ -76,6 +76,7 @@ struct schema_node {
 #define SCHEMA_MAGIC 0x53434845u
 struct catalog_schema {
   uint32_t magic;
+  unsigned holds; /* beside the owner's */
   json_t *tree;
   struct schema_node *nodes; /* hash by source; the root is `root` */
   struct schema_node *root;

@@ -241,5 +241,47 @@ START_TEST(patterns_match_as_ecma_says) {
 }
 END_TEST
 
-TEST_MAIN("catalog.schema", each_keyword_is_obeyed, arguments_must_be_one_sound_object,
+/* What a tool says of its result holds, or nobody gets it. */
+START_TEST(results_are_any_value_and_held_against_the_schema) {
+  static const struct {
+    const char *schema, *result;
+    bool good;
+  } table[] = {
+      {"{\"type\":\"object\",\"required\":[\"a\"]}", "{\"a\":1}", true},
+      {"{\"type\":\"object\",\"required\":[\"a\"]}", "{\"b\":1}", false},
+      {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", "[1,2]", true},
+      {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"}}", "[1,\"2\"]", false},
+      {"{\"type\":\"object\"}", "3", false},
+      {"true", "null", true},
+      {"true", "{\"a\":1,\"a\":2}", false},
+      {"true", "{\"a\"", false},
+      {"true", "", false}, /* none */
+  };
+  for (size_t i = 0; i < COUNT(table); i++) {
+    struct error err = {0};
+    struct catalog_schema *schema = catalog_schema_compile(table[i].schema, strlen(table[i].schema), &err);
+    ck_assert_ptr_nonnull(schema);
+    bool ok = catalog_result_check(schema, table[i].result, strlen(table[i].result), &err);
+    ck_assert_msg(ok == table[i].good, "%s against %s: %s", table[i].result, table[i].schema, err.message);
+    ck_assert(ok || error_is(&err, ERR_INVOKE_RESULT));
+    catalog_schema_free(&schema);
+  }
+}
+END_TEST
+
+START_TEST(a_schema_lives_as_long_as_a_call_holds_it) {
+  struct catalog_schema *schema = catalog_schema_compile("{\"type\":\"array\"}", 16, NULL);
+  const struct catalog_schema *held = catalog_schema_hold(schema);
+  catalog_schema_free(&schema);
+  ck_assert_ptr_null(schema);
+  ck_assert(!catalog_result_check(held, "{}", 2, NULL));
+  catalog_schema_release(&held);
+  ck_assert_ptr_null(held);
+  held = catalog_schema_hold(NULL);
+  catalog_schema_release(&held);
+}
+END_TEST
+
+TEST_MAIN("catalog.schema", results_are_any_value_and_held_against_the_schema,
+          a_schema_lives_as_long_as_a_call_holds_it, each_keyword_is_obeyed, arguments_must_be_one_sound_object,
           schemas_that_cannot_be_compiled_are_refused, hostile_schemas_are_bounded, patterns_match_as_ecma_says)

@@ -58,6 +58,7 @@ static void invocation_free(struct dispatch_invocation *invocation) {
   LIST_REMOVE(invocation, entry);
   lifecycle_witness_end(&invocation->witness, LIFECYCLE_OUTCOME_NONE);
   policy_context_release(&invocation->context);
+  catalog_schema_release(&invocation->output_schema);
   invocation->magic = 0;
   base_free(invocation);
 }
@@ -115,6 +116,13 @@ static void result_take(struct dispatch_invocation *invocation, const struct dis
   invocation->result_bytes = length;
   if (invocation->cancelled)
     return;
+  struct error err = {0};
+  if (invocation->output_schema && !item->is_error &&
+      !catalog_result_check(invocation->output_schema, item->structured, item->structured_length, &err)) {
+    settle(invocation, PSG_EXECUTION_FAILED, err.code);
+    invocation->sink.on_failed(invocation->arg, &err);
+    return;
+  }
   invocation->sink.on_result(invocation->arg, data, length); /* first: the caller waits, the record does not */
   settle(invocation, item->is_error ? PSG_EXECUTION_FAILED : PSG_EXECUTION_COMPLETED,
          item->is_error ? "tool.failed" : NULL);
@@ -254,6 +262,7 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
   invocation->began_us = clock_monotonic_us();
   invocation->deadline_us = invocation->began_us + (int64_t)admission.deadline_ms * 1000;
   invocation->context = policy_context_hold(caller->context);
+  invocation->output_schema = catalog_schema_hold(admission.record->output_schema);
   str_copy(invocation->module_id, sizeof(invocation->module_id), caller->module_id);
   str_copy(invocation->family, sizeof(invocation->family), admission.record->owner_family);
   LIST_INSERT_HEAD(&dispatch->invocations, invocation, entry);

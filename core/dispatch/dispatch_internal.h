@@ -33,10 +33,11 @@ struct dispatch_invocation {
   struct dispatch_sink sink;
   void *arg;
   char execution_id[ID_UUID_BYTES];
-  char module_id[32], family[32];           /* who asks; whose protocol it is */
-  char owner_id[LIFECYCLE_MODULE_ID_BYTES]; /* the module that carries it out; "" before */
-  const struct policy_context *context;     /* held */
-  uint8_t *request;                         /* packed, until the owner said something; NULL after that */
+  char module_id[32], family[32];             /* who asks; whose protocol it is */
+  char owner_id[LIFECYCLE_MODULE_ID_BYTES];   /* the module that carries it out; "" before */
+  const struct policy_context *context;       /* held */
+  const struct catalog_schema *output_schema; /* held; NULL: the result is not checked */
+  uint8_t *request;                           /* packed, until the owner said something; NULL after that */
   size_t request_length;
   struct core_rpc_client_call *call;     /* NULL: it waits */
   TAILQ_ENTRY(dispatch_invocation) held; /* while it waits */
@@ -147,6 +148,8 @@ enum dispatch_item_kind {
 struct dispatch_item {
   enum dispatch_item_kind kind;
   bool is_error;
+  const uint8_t *structured; /* of a result: its structured content, in the item's bytes; NULL: none */
+  size_t structured_length;
 };
 struct dispatch_item dispatch_item_read(const uint8_t *data, size_t length);
 

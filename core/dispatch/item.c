@@ -1,9 +1,11 @@
-/* item.c: a look into the wire form of InvokeItem: which member it holds, and for a result whether the tool failed. The
- * bytes come from a module: every length is checked, unknown fields are passed over, nothing is copied. */
+/* item.c: a look into the wire form of InvokeItem: which member it holds, and for a result whether the tool failed and
+ * where its structured content is. The bytes come from a module: every length is checked, unknown fields are passed
+ * over, nothing is copied. */
 #include "core/dispatch/dispatch_internal.h"
 
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_LENGTH = 2, WIRE_FIXED32 = 5 };
 
+#define RESULT_STRUCTURED_FIELD 2
 #define RESULT_IS_ERROR_FIELD 3
 
 struct reader {
@@ -76,6 +78,8 @@ struct dispatch_item dispatch_item_read(const uint8_t *data, size_t length) {
         return (struct dispatch_item){.kind = DISPATCH_ITEM_MALFORMED};
       if (field.number == RESULT_IS_ERROR_FIELD && !field.is_bytes)
         item.is_error = field.value != 0;
+      if (field.number == RESULT_STRUCTURED_FIELD && field.is_bytes)
+        item.structured = field.bytes.at, item.structured_length = (size_t)(field.bytes.end - field.bytes.at);
     }
   }
   return item;

@@ -19,12 +19,16 @@ START_TEST(a_result_is_seen_with_its_error_flag) {
     result.content_json.data = (uint8_t *)(uintptr_t) "[]";
     result.content_json.len = 2;
     result.is_error = is_error;
+    result.structured_content_json.data = (uint8_t *)(uintptr_t) "{\"a\":1}";
+    result.structured_content_json.len = is_error ? 0 : 7;
     result.usage = &usage;
     item.item_case = CORE__COMMON__V1__INVOKE_ITEM__ITEM_RESULT;
     item.result = &result;
     struct dispatch_item read = dispatch_item_read(bytes, pack(&item, bytes));
     ck_assert_int_eq(read.kind, DISPATCH_ITEM_RESULT);
     ck_assert_int_eq(read.is_error, is_error);
+    ck_assert_uint_eq(read.structured_length, is_error ? 0 : 7);
+    ck_assert(is_error || memcmp(read.structured, "{\"a\":1}", 7) == 0);
   }
 }
 END_TEST

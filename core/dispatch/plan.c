@@ -163,8 +163,11 @@ bool dispatch_prepare(struct dispatch *dispatch, const struct dispatch_caller *c
   BASE_CHECK_MAGIC(dispatch, DISPATCH_MAGIC);
   if (!dispatch_admit(dispatch, caller, envelope, remaining_ms, "plan", &admission, err))
     return false;
-  if (!str_equal(admission.record->owner_family, caller->family)) {
-    not_eligible.reason_code = text("other_family");
+  bool other_family = !str_equal(admission.record->owner_family, caller->family);
+  /* A result is checked against its schema where it passes, and that is here: one engine, trusted, for every protocol.
+   */
+  if (other_family || admission.record->output_schema) {
+    not_eligible.reason_code = text(other_family ? "other_family" : "output_schema");
     response.outcome_case = CORE__SPI__CATALOG__V1__PREPARE_INVOKE_RESPONSE__OUTCOME_NOT_ELIGIBLE;
     response.not_eligible = &not_eligible;
     prepared(arg, &response);

@@ -121,11 +121,11 @@ void lifecycle_reconfigure(struct lifecycle *lifecycle, const struct lifecycle_m
     lifecycle_configure_changed(module->versions);
 }
 
-/* ---- what operators say ---- */
+/* ---- what a module takes ---- */
 
-/* Against the schema of the module that runs; the candidate looks at it once more by itself. */
-static bool config_check(const struct lifecycle_module *current, const char *json, size_t length, struct error *err) {
-  const ProtobufCBinaryData *schema = &current->instance->descriptor->config_schema_json;
+bool lifecycle_config_check(const Core__Module__V1__ModuleDescriptor *descriptor, const char *json, size_t length,
+                            struct error *err) {
+  const ProtobufCBinaryData *schema = &descriptor->config_schema_json;
   struct json_cursor cursor;
   struct error why = {0};
   if (length > SECRETS_VALUE_MAX_BYTES)
@@ -137,6 +137,8 @@ static bool config_check(const struct lifecycle_module *current, const char *jso
          error_set(err, ERR_MODULE_CONFIG, "the module's schema refuses it: %.200s", why.message);
 }
 
+/* ---- what operators say ---- */
+
 bool lifecycle_configure(struct lifecycle *lifecycle, const char *module_id, const char *json, size_t length,
                          uint32_t probation_ms, const char *who, uint64_t *generation, uint64_t *revision,
                          struct error *err) {
@@ -147,7 +149,8 @@ bool lifecycle_configure(struct lifecycle *lifecycle, const char *module_id, con
   struct lifecycle_versions *versions = current->versions;
   if (!current->configured)
     return error_set(err, ERR_UNSUPPORTED, "gatehouse.yaml does not name this module");
-  if (length > 0 && !config_check(current, json, length, err))
+  /* Against the schema of the module that runs; the candidate's own is looked at when it describes itself. */
+  if (length > 0 && !lifecycle_config_check(current->instance->descriptor, json, length, err))
     return false;
   struct lifecycle_edition next = versions->current;
   next.config = length > 0 ? lifecycle_config_keep(versions, json, length) : lifecycle_config_of_file(versions);

@@ -66,6 +66,35 @@ bool lifecycle_control_stage(struct lifecycle_control *control, const char *modu
   return sent;
 }
 
+bool lifecycle_control_describe(struct lifecycle_control *control, const char *program, uint64_t *sequence,
+                                struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_describe_program_tag}};
+  supervisor_control_v1_DescribeProgram *describe = &message.pb.body.describe_program;
+  str_copy(describe->program, sizeof(describe->program), program);
+  bool sent = order_send(control, &message, err);
+  *sequence = control->sequence;
+  return sent;
+}
+
+bool lifecycle_control_replace(struct lifecycle_control *control, const char *program, uint32_t probation_ms,
+                               bool final, uint64_t *sequence, struct error *err) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_replace_core_tag}};
+  supervisor_control_v1_ReplaceCore *replace = &message.pb.body.replace_core;
+  str_copy(replace->program, sizeof(replace->program), program);
+  replace->probation_ms = probation_ms;
+  replace->final = final;
+  bool sent = order_send(control, &message, err);
+  *sequence = control->sequence;
+  return sent;
+}
+
+void lifecycle_control_verdict(struct lifecycle_control *control, bool holds, const char *reason) {
+  struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_core_verdict_tag}};
+  message.pb.body.core_verdict.holds = holds;
+  str_copy(message.pb.body.core_verdict.reason, sizeof(message.pb.body.core_verdict.reason), reason);
+  order_send(control, &message, NULL);
+}
+
 bool lifecycle_control_promote(struct lifecycle_control *control, const char *process_id, struct error *err) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_promote_tag}};
   str_copy(message.pb.body.promote.process_id, sizeof(message.pb.body.promote.process_id), process_id);
@@ -150,8 +179,8 @@ static const char *cause_name(supervisor_control_v1_ExitCause cause) {
   return (size_t)cause < sizeof(names) / sizeof(names[0]) ? names[cause] : "unknown";
 }
 
-static void exit_text(char *target, size_t target_bytes, supervisor_control_v1_ExitCause cause, int32_t status,
-                      int32_t signal_number) {
+void lifecycle_exit_text(char *target, size_t target_bytes, supervisor_control_v1_ExitCause cause, int32_t status,
+                         int32_t signal_number) {
   if (signal_number)
     snprintf(target, target_bytes, "%s %d (%s)", cause_name(cause), signal_number,
              sigabbrev_np(signal_number) ? sigabbrev_np(signal_number) : "?");
@@ -181,6 +210,9 @@ static void on_hello(struct lifecycle *lifecycle, const supervisor_control_v1_He
   protections_take(&lifecycle->core_protections, hello->protections, hello->protections_count);
   protections_take(&lifecycle->supervisor_protections, hello->supervisor_protections,
                    hello->supervisor_protections_count);
+  str_copy(lifecycle->core.boot_id, sizeof(lifecycle->core.boot_id), hello->boot_id);
+  if (hello->has_core_program) /* an older supervisor says nothing of it */
+    lifecycle_core_told(lifecycle, &hello->core_program, true);
 }
 
 static void on_configured(struct lifecycle *lifecycle, const supervisor_control_v1_ConfiguredModule *news) {
@@ -312,7 +344,7 @@ static void on_exited(struct lifecycle *lifecycle, const supervisor_control_v1_E
               LOG_INT("generation", news->generation));
     return;
   }
-  exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
+  lifecycle_exit_text(module->last_exit, sizeof(module->last_exit), news->cause, news->status, news->signal);
   module->last_exit_at_ms = clock_wall_ms();
   last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);
   const char *const labels[] = {module->name, cause_name(news->cause), NULL};
@@ -398,8 +430,8 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
   if (str_equal(news->module_id, "core")) {
     if (news->last_cause) {
-      exit_text(lifecycle->core_last_exit, sizeof(lifecycle->core_last_exit), news->last_cause, news->last_status,
-                news->last_signal);
+      lifecycle_exit_text(lifecycle->core_last_exit, sizeof(lifecycle->core_last_exit), news->last_cause,
+                          news->last_status, news->last_signal);
       lifecycle->core_last_exit_at_ms = news->last_exit_wall_us / 1000;
     }
   } else if (module) {
@@ -417,7 +449,8 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
         unwanted_end(module);
     }
     if (news->last_cause) {
-      exit_text(module->last_exit, sizeof(module->last_exit), news->last_cause, news->last_status, news->last_signal);
+      lifecycle_exit_text(module->last_exit, sizeof(module->last_exit), news->last_cause, news->last_status,
+                          news->last_signal);
       module->last_exit_at_ms = news->last_exit_wall_us / 1000;
       last_words_keep(module, (const char(*)[256])news->last_words, news->last_words_count);
     }
@@ -441,6 +474,7 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
 
 static void on_refused(struct lifecycle *lifecycle, uint64_t sequence, const supervisor_control_v1_Refused *news) {
   lifecycle_upgrade_refused(lifecycle, sequence, news->reason);
+  lifecycle_core_refused(lifecycle, sequence, news->reason);
   if (news->reason != supervisor_control_v1_Reason_REASON_ALREADY_RUNNING)
     log_event(LOG_WARN, "lifecycle", "the supervisor refused an order", LOG_TEXT("module", news->module_id),
               LOG_INT("reason", news->reason));
@@ -489,6 +523,13 @@ static void deliver(void *argument) {
       break;
     case supervisor_control_v1_ControlMessage_accepted_tag:
       lifecycle_upgrade_accepted(lifecycle, pb->in_reply_to);
+      lifecycle_core_accepted(lifecycle, pb->in_reply_to);
+      break;
+    case supervisor_control_v1_ControlMessage_program_described_tag:
+      lifecycle_core_described(lifecycle, pb->in_reply_to, &pb->body.program_described);
+      break;
+    case supervisor_control_v1_ControlMessage_core_program_tag:
+      lifecycle_core_told(lifecycle, &pb->body.core_program, false);
       break;
     default: /* notified: nothing follows from it here */
       break;

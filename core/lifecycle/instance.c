@@ -198,7 +198,10 @@ static void described(struct lifecycle_instance *instance, const struct core_rpc
     step_refused(instance, ERR_RPC_MESSAGE_MALFORMED, "the descriptor cannot be decoded");
     return;
   }
-  if (!lifecycle_descriptor_check(instance->module, instance->descriptor, &instance->granted, &err)) {
+  size_t config_length;
+  const char *config = lifecycle_config_text(instance->module, &config_length);
+  if (!lifecycle_descriptor_check(instance->module, instance->descriptor, &instance->granted, &err) ||
+      !lifecycle_config_check(instance->descriptor, config, config_length, &err)) {
     char cause[LIFECYCLE_REASON_BYTES];
     log_error_value(LOG_ERROR, "lifecycle", "a module was refused", &err);
     snprintf(cause, sizeof(cause), "%.180s (%.60s)", err.message, err.code);

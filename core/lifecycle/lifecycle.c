@@ -173,6 +173,8 @@ struct lifecycle_module *lifecycle_module_ensure(struct lifecycle *lifecycle, co
     return NULL;
   module->name = base_strdup(module_id);
   module->versions = BASE_NEW(struct lifecycle_versions);
+  module->versions->lifecycle = lifecycle;
+  module->versions->name = module->name;
   module->versions->first = module;
   STAILQ_INIT(&module->versions->configs);
   for (size_t i = 0; i < lifecycle->options.module_count; i++)
@@ -252,6 +254,7 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
   lifecycle->run_dir = base_strdup(options->run_dir);
   lifecycle->started_us = clock_monotonic_us();
   STAILQ_INIT(&lifecycle->modules);
+  lifecycle_core_init(lifecycle);
 
   char *spi_folder = base_asprintf("%s/core/spi", options->run_dir);
   bool ok = io_make_directories(spi_folder, 0711, err);
@@ -280,8 +283,31 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
 }
 
 void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms) {
-  if (lifecycle->control)
-    lifecycle_control_ready(lifecycle->control, startup_ms);
+  if (!lifecycle->control)
+    return;
+  lifecycle_control_ready(lifecycle->control, startup_ms);
+  lifecycle_core_ready(lifecycle);
+}
+
+void lifecycle_leave(struct lifecycle *lifecycle) {
+  static const enum lifecycle_call watching[] = {LIFECYCLE_CALL_STEP, LIFECYCLE_CALL_HEALTH, LIFECYCLE_CALL_LIVENESS,
+                                                 LIFECYCLE_CALL_STATS};
+  struct lifecycle_module *module;
+  STAILQ_FOREACH(module, &lifecycle->modules, entry) {
+    struct lifecycle_instance *instance = module->instance;
+    core_rpc_timer_cancel(&module->retry_timer);
+    core_rpc_timer_cancel(&module->process_timer);
+    if (!instance)
+      continue;
+    core_rpc_timer_cancel(&instance->start_timer);
+    core_rpc_timer_cancel(&instance->readiness_timer);
+    core_rpc_timer_cancel(&instance->liveness_timer);
+    for (size_t i = 0; i < sizeof(watching) / sizeof(watching[0]); i++) {
+      struct core_rpc_client_call *call = BASE_TAKE(instance->calls[watching[i]]); /* its end finds nobody waiting */
+      if (call)
+        core_rpc_client_cancel(call);
+    }
+  }
 }
 
 void lifecycle_stop(struct lifecycle *lifecycle) {
@@ -290,6 +316,7 @@ void lifecycle_stop(struct lifecycle *lifecycle) {
   lifecycle->stopping = true;
   lifecycle_discovery_stop(lifecycle->discovery);
   lifecycle_control_stop(lifecycle->control);
+  lifecycle_core_free(lifecycle);
   while (!STAILQ_EMPTY(&lifecycle->modules)) {
     struct lifecycle_module *module = STAILQ_FIRST(&lifecycle->modules);
     STAILQ_REMOVE_HEAD(&lifecycle->modules, entry);

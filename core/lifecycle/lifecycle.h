@@ -76,7 +76,10 @@ struct lifecycle_options {
   int control_fd; /* the supervisor's channel; -1: none */
   int watch_fd;   /* an inotify descriptor to use, -1: none. It stays the caller's */
   uint32_t in_flight_max;
-  uint32_t watchdog_ms; /* the supervisor's watchdog over this process; 0: none */
+  uint32_t watchdog_ms;                        /* the supervisor's watchdog over this process; 0: none */
+  const char *core_binary;                     /* as configured; NULL: unknown */
+  uint32_t core_probation_ms, core_modules_ms; /* of a new program of the core; see core.upgrade.… */
+  uint64_t store_schema;                       /* of the store; 0: it does not outlive this process */
   const struct lifecycle_module_config *modules;
   size_t module_count;
   void (*on_shutdown)(void *arg); /* the supervisor is gone: drain and leave (LIF-13) */
@@ -93,6 +96,9 @@ struct lifecycle *lifecycle_start(const struct lifecycle_options *options, struc
 /* Tells the supervisor, when there is one, that the core serves: once, after every socket listens. startup in
  * milliseconds. */
 void lifecycle_ready_tell(struct lifecycle *lifecycle, uint32_t startup_ms);
+/* The core is told to end: from now on no module is watched any more, which would keep it waiting; what modules carry
+ * out is finished. On the core thread, before the loop is stopped. */
+void lifecycle_leave(struct lifecycle *lifecycle);
 /* Ends the watching and every connection to a module; nothing is killed here. NULL-safe. */
 void lifecycle_stop(struct lifecycle *lifecycle);
 /* Once stopped, and after the loop was freed: no task that was posted names it any more. Nulls; NULL-safe. */
@@ -191,6 +197,21 @@ void lifecycle_reconfigure(struct lifecycle *lifecycle, const struct lifecycle_m
  * none before. */
 bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, const char *who, uint64_t *generation,
                         struct error *err);
+
+/* The core's own program (LIF-9, LIF-10, LIF-12; core_upgrade.c): the supervisor starts another one in the place of
+ * this process, on the same store and sockets. done is called once, at once or later: without an error when the
+ * supervisor has agreed and this core is about to be told to end. probation_ms 0: as configured. no_rollback: a program
+ * that changes the schema of the store is taken. Errors: ERR_MODULE_PHASE (not now, or for a rollback: there is none
+ * before), ERR_ARGUMENT_INVALID, ERR_MODULE_PROGRAM (it cannot be the core's), ERR_CORE_SCHEMA, ERR_UNSUPPORTED
+ * (without a supervisor), ERR_UNAVAILABLE, ERR_STORE_*. */
+typedef void lifecycle_core_done(void *arg, const struct error *err);
+void lifecycle_core_upgrade(struct lifecycle *lifecycle, const char *program, uint32_t probation_ms, bool no_rollback,
+                            const char *who, lifecycle_core_done *done, void *arg);
+/* Goes back to the program before. On probation: the supervisor is told that this core cannot stay. */
+void lifecycle_core_rollback(struct lifecycle *lifecycle, const char *who, lifecycle_core_done *done, void *arg);
+/* Whoever gave that argument with an order does not wait for done any more: it is not called. */
+void lifecycle_core_done_forget(struct lifecycle *lifecycle, const void *arg);
+uint64_t lifecycle_core_generation(const struct lifecycle *lifecycle);
 
 /* For StatusService and ModuleAdminService: members are from malloc, free with the generated free_unpacked functions.
  */

@@ -10,6 +10,7 @@
 #include "core/lifecycle/known.h"
 #include "core/lifecycle/lifecycle.h"
 #include "core/lifecycle/probe.h"
+#include "sdk/base/id.h"
 #include "sdk/base/secret.h"
 #include "sdk/control/control.h"
 #include "wire/pbc/core/module/v1/module.pb-c.h"
@@ -153,6 +154,8 @@ struct lifecycle_config {
 /* The programs and configurations of a module, and the change that is under way. One per module; its processes share
  * it. */
 struct lifecycle_versions {
+  struct lifecycle *lifecycle;
+  const char *name;                        /* the module's id, or "core", of which there are no processes here */
   struct lifecycle_module *first, *second; /* second: NULL before the first upgrade */
   struct lifecycle_quarantine quarantine;  /* of whichever is the current one */
   struct lifecycle_edition current;        /* what the current process runs, and is restarted with */
@@ -165,6 +168,7 @@ struct lifecycle_versions {
   uint64_t config_last;                                                 /* highest revision */
   Core__Admin__V1__ModuleVersionChange *changes[LIFECYCLE_CHANGES_MAX]; /* newest first */
   size_t change_count;
+  Core__Admin__V1__CoreUpgrade *core_upgrade; /* of the core, while it is replaced; NULL: it is not */
 
   enum lifecycle_upgrade_phase phase;
   struct lifecycle_module *candidate; /* while a phase is under way: the process that came, or is to go back */
@@ -241,6 +245,32 @@ struct lifecycle_module {
   TAILQ_HEAD(, lifecycle_witness) witnesses; /* and what is under way, in the order of beginning */
 };
 
+/* How far this core is with the order to be replaced, or with its own probation; core_upgrade.c has the order. */
+enum lifecycle_core_step {
+  LIFECYCLE_CORE_IDLE,
+  LIFECYCLE_CORE_DESCRIBING, /* the supervisor asks the program what it is */
+  LIFECYCLE_CORE_WRITING,    /* what the next core has to know is being stored */
+  LIFECYCLE_CORE_ORDERED,    /* the supervisor was told */
+  LIFECYCLE_CORE_LEAVING,    /* it has agreed: it tells this core to end */
+  LIFECYCLE_CORE_PROBATION,  /* this core is the new one */
+};
+
+struct lifecycle_core {
+  struct lifecycle_versions *versions;
+  char program[LIFECYCLE_PROGRAM_BYTES]; /* of this core, as the supervisor says; "": as configured */
+  char boot_id[ID_UUID_BYTES];           /* of the supervisor */
+  enum lifecycle_core_step step;
+  bool asked;        /* whether it can stay */
+  bool modules_back; /* every module that was ready before has been */
+  int64_t modules_deadline_us;
+  uint64_t sequence; /* of the order whose answer is awaited */
+  bool no_rollback;
+  uint32_t probation_ms;
+  lifecycle_core_done *done; /* who waits for the order to be taken; NULL: nobody */
+  void *done_arg;
+  struct core_rpc_timer *timer;
+};
+
 STAILQ_HEAD(lifecycle_module_list, lifecycle_module);
 
 struct lifecycle_discovery;
@@ -252,6 +282,7 @@ struct lifecycle {
   struct lifecycle_module_list modules;
   struct lifecycle_discovery *discovery;
   struct lifecycle_control *control; /* NULL: no supervisor */
+  struct lifecycle_core core;
   char *run_dir;
   int64_t started_us;
   int32_t supervisor_pid;
@@ -376,6 +407,10 @@ void lifecycle_configure_adopt(struct lifecycle_versions *versions);
 /* Whatever is not known of a configuration, or not any more, is as gatehouse.yaml says. */
 void lifecycle_configure_fill(struct lifecycle_versions *versions);
 void lifecycle_configure_changed(struct lifecycle_versions *versions);
+/* A configuration against the schema in a module's descriptor, where it has one that can be compiled (SPI-15).
+ * ERR_MODULE_CONFIG names the place and the rule, never the value. */
+bool lifecycle_config_check(const Core__Module__V1__ModuleDescriptor *descriptor, const char *json, size_t length,
+                            struct error *err);
 
 /* configs.c: the configurations themselves, sealed in the store. */
 /* Its revision: that of the same text, or a new one. */
@@ -412,6 +447,19 @@ void lifecycle_versions_free(struct lifecycle_versions **versions);
 
 /* orders.c: starts a module that is down; without a supervisor: attaches to it again. */
 bool lifecycle_orders_start(struct lifecycle_module *module, struct error *err);
+/* versions.c: the same as _write with a store, telling when it is durable. */
+void lifecycle_versions_commit(struct lifecycle_versions *versions, store_done *done, void *arg);
+
+/* core_upgrade.c (LIF-9, LIF-10, LIF-12): what the supervisor says, and the beginning and the end of the room. */
+void lifecycle_core_init(struct lifecycle *lifecycle);
+void lifecycle_core_free(struct lifecycle *lifecycle);
+void lifecycle_core_told(struct lifecycle *lifecycle, const supervisor_control_v1_CoreProgram *news, bool greeting);
+void lifecycle_core_ready(struct lifecycle *lifecycle);
+void lifecycle_core_described(struct lifecycle *lifecycle, uint64_t sequence,
+                              const supervisor_control_v1_ProgramDescribed *news);
+void lifecycle_core_accepted(struct lifecycle *lifecycle, uint64_t sequence);
+void lifecycle_core_refused(struct lifecycle *lifecycle, uint64_t sequence, unsigned reason);
+
 /* orders.c: takes an instance out of service and ends its process, for an upgrade. */
 void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over);
 /* orders.c: the end of an instance is no surprise: what was planned goes on. */
@@ -439,6 +487,14 @@ bool lifecycle_control_start(struct lifecycle_control *control, const char *modu
 /* *sequence: what a refusal names. */
 bool lifecycle_control_stage(struct lifecycle_control *control, const char *module_id, const char *process_id,
                              const char *program, uint64_t *sequence, struct error *err);
+bool lifecycle_control_describe(struct lifecycle_control *control, const char *program, uint64_t *sequence,
+                                struct error *err);
+bool lifecycle_control_replace(struct lifecycle_control *control, const char *program, uint32_t probation_ms,
+                               bool final, uint64_t *sequence, struct error *err);
+void lifecycle_control_verdict(struct lifecycle_control *control, bool holds, const char *reason);
+/* "signal 9 (KILL)", "left with status 3". */
+void lifecycle_exit_text(char *target, size_t target_bytes, supervisor_control_v1_ExitCause cause, int32_t status,
+                         int32_t signal_number);
 bool lifecycle_control_promote(struct lifecycle_control *control, const char *process_id, struct error *err);
 bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                            struct error *err);

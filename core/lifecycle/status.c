@@ -212,6 +212,8 @@ static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifec
   status->state = text("ready");
   status->pid = (uint32_t)getpid();
   status->uptime_ms = (uint64_t)(clock_monotonic_us() - lifecycle->started_us) / 1000;
+  status->program = text(lifecycle->core.program);
+  status->reason = text(lifecycle->core.step == LIFECYCLE_CORE_PROBATION ? "a new program, on probation" : "");
   status->restarts = lifecycle->core_starts > 0 ? lifecycle->core_starts - 1 : 0;
   memory_fill(status, getpid());
   warnings_fill(&lifecycle->core_protections, status);
@@ -372,8 +374,12 @@ static Core__Admin__V1__DescribeModuleResponse *process_describe(Core__Admin__V1
 
 Core__Admin__V1__DescribeModuleResponse *lifecycle_describe(struct lifecycle *lifecycle, const char *module_id,
                                                             struct error *err) {
-  if (str_equal(module_id, "core"))
-    return process_describe(core_status(lifecycle), &lifecycle->core_protections);
+  if (str_equal(module_id, "core")) {
+    Core__Admin__V1__DescribeModuleResponse *core =
+        process_describe(core_status(lifecycle), &lifecycle->core_protections);
+    core->versions = lifecycle_versions_message(lifecycle->core.versions);
+    return core;
+  }
   if (str_equal(module_id, "supervisor") && lifecycle->control)
     return process_describe(supervisor_status(lifecycle), &lifecycle->supervisor_protections);
   struct lifecycle_module *module = lifecycle_module_named(lifecycle, module_id), *other;

@@ -46,6 +46,7 @@ static void fill(const struct lifecycle_versions *versions, Core__Admin__V1__Mod
   message->phase = (char *)(uintptr_t)lifecycle_upgrade_phase_name(versions->phase);
   message->n_changes = versions->change_count;
   message->changes = (Core__Admin__V1__ModuleVersionChange **)(uintptr_t)versions->changes;
+  message->core_upgrade = versions->core_upgrade;
 }
 
 /* known: NULL for none. */
@@ -69,8 +70,10 @@ static uint8_t *pack(const struct lifecycle_versions *versions, const struct lif
 
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions) {
   size_t length;
-  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
-  lifecycle_versions_known(versions, known);
+  struct lifecycle_known *known =
+      versions->first ? BASE_NEW(struct lifecycle_known) : NULL; /* the core's have no names */
+  if (known)
+    lifecycle_versions_known(versions, known);
   uint8_t *bytes = pack(versions, known, &length);
   base_free(known);
   Core__Admin__V1__ModuleVersions *copy = core__admin__v1__module_versions__unpack(NULL, length, bytes);
@@ -78,19 +81,22 @@ Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecyc
   return copy;
 }
 
-void lifecycle_versions_write(struct lifecycle_versions *versions) {
-  struct store *store = versions->first->lifecycle->options.store;
+void lifecycle_versions_commit(struct lifecycle_versions *versions, store_done *done, void *arg) {
+  struct store *store = versions->lifecycle->options.store;
   char key[64];
   size_t length;
-  if (!store)
-    return;
   struct store_batch *batch = store_batch_create();
   lifecycle_configs_prune(versions, batch);
   uint8_t *bytes = pack(versions, NULL, &length);
-  snprintf(key, sizeof(key), KEY_PREFIX "%s", versions->first->name);
+  snprintf(key, sizeof(key), KEY_PREFIX "%s", versions->name);
   store_batch_put(batch, NAMESPACE, key, bytes, length, STORE_REVISION_ANY);
-  store_commit(store, &batch, NULL, NULL);
+  store_commit(store, &batch, done, arg);
   base_free(bytes);
+}
+
+void lifecycle_versions_write(struct lifecycle_versions *versions) {
+  if (versions->lifecycle->options.store)
+    lifecycle_versions_commit(versions, NULL, NULL);
 }
 
 void lifecycle_versions_remember(struct lifecycle_versions *versions, const struct lifecycle_edition *edition,
@@ -158,7 +164,7 @@ void lifecycle_versions_note(struct lifecycle_versions *versions, const struct l
   versions->changes[0] = change;
   versions->change_count++;
   log_event(str_equal(verdict, "promoted") ? LOG_INFO : LOG_WARN, "lifecycle", "an upgrade was decided",
-            LOG_TEXT("module", versions->first->name), LOG_TEXT("verdict", verdict), LOG_TEXT("from", from->program),
+            LOG_TEXT("module", versions->name), LOG_TEXT("verdict", verdict), LOG_TEXT("from", from->program),
             LOG_TEXT("to", to->program), LOG_INT("from_config", from->config), LOG_INT("to_config", to->config),
             LOG_TEXT("cause", cause), LOG_INT("generation", generation));
   lifecycle_versions_write(versions);
@@ -179,16 +185,20 @@ static void revision_taken(struct lifecycle_versions *versions, uint64_t revisio
 
 static bool row_restore(void *arg, const struct store_row *row) {
   struct lifecycle *lifecycle = arg;
-  struct lifecycle_module *module = lifecycle_module_ensure(lifecycle, row->key + strlen(KEY_PREFIX));
+  const char *name = row->key + strlen(KEY_PREFIX);
+  bool of_core = str_equal(name, lifecycle->core.versions->name);
+  struct lifecycle_module *module = of_core ? NULL : lifecycle_module_ensure(lifecycle, name);
+  struct lifecycle_versions *versions = of_core ? lifecycle->core.versions : module ? module->versions : NULL;
   Core__Admin__V1__ModuleVersions *message = core__admin__v1__module_versions__unpack(NULL, row->length, row->value);
-  if (module && message) {
-    struct lifecycle_versions *versions = module->versions;
+  if (versions && message) {
     versions->current = edition_of(message->program, message->version, message->config);
     versions->previous = edition_of(message->previous, message->previous_version, message->previous_config);
     versions->file_config = message->file_config;
-    module->edition.config = message->config;
+    if (module)
+      module->edition.config = message->config;
     str_copy(versions->configured, sizeof(versions->configured), message->configured);
     versions->has_previous = message->has_previous;
+    versions->core_upgrade = of_core ? BASE_TAKE(message->core_upgrade) : NULL;
     while (versions->change_count < message->n_changes && versions->change_count < LIFECYCLE_CHANGES_MAX) {
       versions->changes[versions->change_count] = message->changes[versions->change_count];
       revision_taken(versions, message->changes[versions->change_count]->from_config);
@@ -216,5 +226,7 @@ void lifecycle_versions_free(struct lifecycle_versions **holder) {
   core_rpc_timer_cancel(&versions->quarantine.timer);
   for (size_t i = 0; i < versions->change_count; i++)
     core__admin__v1__module_version_change__free_unpacked(versions->changes[i], NULL);
+  if (versions->core_upgrade)
+    core__admin__v1__core_upgrade__free_unpacked(versions->core_upgrade, NULL);
   base_free(versions);
 }

@@ -36,7 +36,8 @@ static void record_fill(const struct spi_call *call, const struct catalog_record
   out->owner_family = spi_text(record->owner_family);
   out->gateway_id = spi_text(record->gateway_id);
   out->revision = record->revision;
-  out->plan_eligible = str_equal(record->owner_family, lifecycle_instance_family(call->instance));
+  out->plan_eligible =
+      str_equal(record->owner_family, lifecycle_instance_family(call->instance)) && !record->output_schema;
 }
 
 struct list_state {

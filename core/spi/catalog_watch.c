@@ -84,13 +84,20 @@ static void watch_cancelled(struct core_rpc_call *call, void *user) {
   core_rpc_call_finish(call);
 }
 
+/* The core leaves: whoever watches asks the next one, and does not keep this one from ending. */
+static void watch_drained(struct core_rpc_call *call, void *user) {
+  struct spi_watcher *watcher = user;
+  LIST_REMOVE(watcher, entry);
+  core_rpc_call_fail_code(call, ERR_UNAVAILABLE);
+}
+
 static void watch_freed(void *user) {
   base_free(user);
 }
 
 void spi_catalog_watch(const struct spi_call *call) {
   static const struct core_rpc_call_events events = {
-      .on_cancel = watch_cancelled, .on_writable = watch_writable, .on_free = watch_freed};
+      .on_cancel = watch_cancelled, .on_writable = watch_writable, .on_drain = watch_drained, .on_free = watch_freed};
   const Core__Spi__Catalog__V1__WatchRequest *request = (const void *)call->request;
   struct error err = {0};
   struct spi_watcher *watcher = BASE_NEW(struct spi_watcher);

@@ -90,6 +90,10 @@ static const struct {
 };
 const uint64_t sqlite_store_schema_version = sizeof(migrations) / sizeof(migrations[0]);
 
+uint64_t store_schema_version(void) {
+  return sqlite_store_schema_version;
+}
+
 static bool migrate_step(sqlite3 *db, size_t version, struct error *err) {
   sqlite3_stmt *note = NULL;
   char numbers[96];

@@ -67,6 +67,9 @@ struct store_options {
  * ERR_STORE_VERSION (written by a newer version), ERR_STORE_FULL, ERR_STORE_FAILED (any other input/output error). */
 struct store *store_open(const struct store_options *options, struct error *err);
 
+/* Version of the schema that this program writes, and brings an older store to (docs/store.md). */
+uint64_t store_schema_version(void);
+
 /* Commits what is queued, runs the outstanding callbacks (store_dispatch), ends the writer, ends every feed, frees;
  * nulls the pointer. NULL-safe. Not from inside a callback of the store. */
 void store_close(struct store **store);

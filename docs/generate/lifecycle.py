@@ -150,6 +150,45 @@ them. The configurations that are still needed (the current one, the one before,
 master key (`core/lifecycle/configs.c`). A configuration is promoted only when it is on disk. The supervisor knows the revision that each process
 became ready with, so that a new core tells it the same once more. `GetModuleConfig` answers with the configuration of the asking process, and
 `WatchModuleConfig` sends it once and stays open.
+
+## A new program of the core
+
+`gatehouse module upgrade core --to PATH` (LIF-9, LIF-12, `core/lifecycle/core_upgrade.c`, `supervisor/core_program.c`). Two cores cannot
+serve one store, so the new one comes in place of the old one. The modules go on: they keep their clients, let requests wait for a
+moment and refuse them then in their protocol's form, and attach again by themselves. What was acknowledged is on disk, sessions are in the store.
+
+1. **asked**: the supervisor runs the program once with `--describe`, as the core's user and in its sandbox; the core judges what it says of
+   itself. A program that does not start, is no core, or writes another schema of the store is refused here, and nothing has happened.
+2. **exchanged**: the core stores what is tried and which modules were ready, and the supervisor, which has prepared everything that the
+   new process needs, tells it to end. It finishes what is in flight, closes the store and leaves; the new program is started at once.
+3. **probation**, `core.upgrade.probation_ms` or `--probation`: watched by the supervisor, since a core that is dead judges nothing. At its end
+   the core is asked whether it can stay, and has to answer.
+4. **kept**: the supervisor starts this program from now on, also after a later start of everything: it is written to `core.program` in the
+   state directory, which it reads without the store.
+
+The program before is started again by itself, from an image that was kept for that, when the new one
+
+| criterion | key |
+|---|---|
+| is not ready in its start timeout | `core.start_timeout_ms` |
+| ends, with whatever status, also 100, 111 and 125, or is killed | |
+| gives no sign of life, or no answer at the end | `core.watchdog_ms` |
+| finds that a module that was ready before is not ready again in time | `core.upgrade.modules_ms` |
+| is told so: `gatehouse module rollback core` | |
+
+The core that comes back finds out from the supervisor what happened, and writes it into the history (`gatehouse module describe core`), the
+state graph and the log, like every other end of an upgrade. `gatehouse module rollback core` later goes back to the program before, on the
+same road but without a probation.
+
+A program that brings the store to a newer schema cannot be taken back: the one before refuses that store. It is refused unless
+`--no-rollback` is given; then it is the core's program from the moment that the old one has ended, is tried again like any core that
+dies, and there is nothing before it. [Copy the store](operating.md#backup) first. A program of an older schema is always refused.
+
+Whatever dies in the middle: a core that is killed while it leaves is replaced all the same; one that is killed on probation is taken
+back; when the supervisor dies before the new program was kept, the next one starts the program before. When `core.binary` in the
+configuration names another program than when one was kept, the configuration counts, and so it does when the kept one cannot be executed
+any more; both are in the log and in the history. While the core is replaced a reload is refused, and the core is not replaced while a module
+is being upgraded. With `store.backend: memory` everything is forgotten, as at any end of a core.
 """
 
 

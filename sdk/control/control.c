@@ -29,6 +29,9 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(module_ready, ModuleReady, CONTROL_FROM_CORE)                                                                      \
   X(stage, Stage, CONTROL_FROM_CORE)                                                                                   \
   X(promote, Promote, CONTROL_FROM_CORE)                                                                               \
+  X(describe_program, DescribeProgram, CONTROL_FROM_CORE)                                                              \
+  X(replace_core, ReplaceCore, CONTROL_FROM_CORE)                                                                      \
+  X(core_verdict, CoreVerdict, CONTROL_FROM_CORE)                                                                      \
   X(shutdown, Shutdown, CONTROL_FROM_CORE)                                                                             \
   X(hello, Hello, CONTROL_FROM_SUPERVISOR)                                                                             \
   X(configured_module, ConfiguredModule, CONTROL_FROM_SUPERVISOR)                                                      \
@@ -39,7 +42,9 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(process_entry, ProcessEntry, CONTROL_FROM_SUPERVISOR)                                                              \
   X(accepted, Accepted, CONTROL_FROM_SUPERVISOR)                                                                       \
   X(refused, Refused, CONTROL_FROM_SUPERVISOR)                                                                         \
-  X(reconfigured, Reconfigured, CONTROL_FROM_SUPERVISOR)
+  X(reconfigured, Reconfigured, CONTROL_FROM_SUPERVISOR)                                                               \
+  X(program_described, ProgramDescribed, CONTROL_FROM_SUPERVISOR)                                                      \
+  X(core_program, CoreProgram, CONTROL_FROM_SUPERVISOR)
 
 struct body {
   pb_size_t tag;

@@ -117,7 +117,7 @@ static void attached_set(struct module *module, bool attached) {
     module->definition->attached(module, attached);
   else if (attached)
     module_warm_set(module, true, NULL);
-  if (attached && module->definition->changed)
+  if (attached)
     watch_start(module);
   if (attached)
     module_publish_start(module);
@@ -219,7 +219,7 @@ static void watch_ended(void *arg, const struct rpc_status *status) {
 
 static void watch_start(struct module *module) {
   static const struct rpc_stream_handler handler = {.on_message = watch_message, .on_status = watch_ended};
-  if (module->watch_call)
+  if (module->watch_call || !module->definition->changed)
     return;
   core_spi_catalog_v1_WatchRequest request = {.after_revision = module->watch_revision};
   module->watch_call = rpc_call_open(module->spi, WATCH_METHOD, NULL, &handler, module);

@@ -95,10 +95,12 @@ const struct ctl_command ctl_commands[] = {
      NULL, ctl_run_module_release},
     {"module upgrade", "ID", 1, 1, "start another version of a module and hand over",
      "Versions are looked for in `versions_dir`, as `<program>-<version>` or `<version>/<program>`, and among those "
-     "that the module ran; `module describe` lists them. The program must then say that it is of that version.",
+     "that the module ran; `module describe` lists them. The program must then say that it is of that version. "
+     "ID `core` is the core itself: it is replaced in place, by a path, watched, and taken back when it does not hold.",
      OPTIONS({"to", 0, false, "PATH|VERSION", "the new program: an absolute path, or a version"},
              {"path", 0, false, "PATH", "the same, a path only"},
-             {"probation", 0, false, "TIME", "how long both are watched before the old one leaves, such as 10s"}),
+             {"probation", 0, false, "TIME", "how long both are watched before the old one leaves, such as 10s"},
+             {"no-rollback", 0, false, NULL, "of the core: take a program that changes the store, with no way back"}),
      ctl_run_module_upgrade},
     {"module configure", "ID", 1, 1, "give a module another configuration and hand over",
      "The file has what stands below `config` in gatehouse.yaml, as YAML or JSON; without one, what gatehouse.yaml "

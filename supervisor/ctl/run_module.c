@@ -337,6 +337,7 @@ int ctl_run_module_upgrade(struct ctl *ctl) {
     request.version = ctl_borrow(to);
   if (!drain_time(ctl, "probation", &request.probation_ms))
     return CTL_EXIT_USAGE;
+  request.no_rollback = ctl_has(ctl, "no-rollback");
   Core__Admin__V1__UpgradeModuleResponse *reply =
       ctl_call_or_fail(ctl, "ModuleAdminService/UpgradeModule", &request.base, &status);
   if (reply)

@@ -29,6 +29,7 @@ FAULTS = {
     "wants_too_much": (BAD, r"may not have SPI family psg.*module\.descriptor\.invalid"),
     "wants_unknown": (BAD, r'unknown SPI family "root".*module\.descriptor\.invalid'),
     "dies_in_initialize": (BAD, r"left with status 4.*module\.exited"),
+    "needs_configuration": (BAD, r'schema refuses it: /: member "needed" is missing.*module\.config\.invalid'),  # SPI-15
     "refuses_initialize": (BAD, r"Initialize failed.*rpc\.status"),
     "garbage_initialize": (BAD, r"rpc\.message\.malformed"),
     "garbage_readiness": (BAD, r"readiness cannot be decoded.*rpc\.message\.malformed"),

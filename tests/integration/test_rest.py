@@ -537,3 +537,31 @@ def alive(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_lif_6_a_core_that_comes_while_the_canary_waits_for_another_try_finds_it_well():
+    """It follows no changes of the catalog, and a wait for another try must not make it ask for them."""
+    if not (BIN / "gatehouse-rest").exists():
+        pytest.skip("not built: gatehouse-rest")
+    module = scripted_core.Module("gatehouse-rest", "rest", initialize=False)
+    try:
+        scripted_core.messages()
+        from core.spi.catalog.v1 import catalog_pb2
+        refusals = []
+
+        def watch(_request, _context):
+            yield catalog_pb2.WatchEvent(revision=1, snapshot=catalog_pb2.SnapshotMarker()).SerializeToString()
+
+        def resolve(_request, context):
+            refusals.append(1)
+            context.abort(grpc.StatusCode.UNAVAILABLE if len(refusals) == 1 else grpc.StatusCode.UNAUTHENTICATED, "no")
+        module.spi.script = {"Watch": watch, "ResolveCaller": resolve}
+        module.initialize("rest", until="config_accepted")
+        wait_until(lambda: refusals, "a first try")
+        module.initialize("rest", until="deny_path_proven")
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            module.readiness()
+        assert not [method for method, _ in module.spi.calls if method.endswith("/Watch")]
+    finally:
+        assert module.stop() == 0

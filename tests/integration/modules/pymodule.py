@@ -139,6 +139,7 @@ class Module:
             spi_versions=["99"] if BEHAVIOUR == "other_spi_version" else ["1"],
             runtime_modes=[module_pb2.RUNTIME_MODE_SIDECAR], ingress_modes=[module_pb2.INGRESS_MODE_DIRECT],
             health=module_pb2.HealthSupport(readiness=True, liveness=True),
+            config_schema_json=b'{"type":"object","required":["needed"]}' if BEHAVIOUR == "needs_configuration" else b"",
             spi_families=["auth", "config"] + (["psg"] if BEHAVIOUR == "wants_too_much" else ["root"] if BEHAVIOUR == "wants_unknown" else []) +
             ([] if FAMILY == "echo" else ["catalog", "observability"]))
         return descriptor.SerializeToString()
