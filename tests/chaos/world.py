@@ -18,9 +18,9 @@ import time
 import graphlog
 import procs
 from admin import Admin, Refused
-from common import ROOT, Broken
+from common import Broken
 from doors import BROKEN, CONVERT, COUNT, FAILED, REFUSED, RIGHT, Door, Hello, McpTool
-from harness import gateway as gateways, processes
+from harness import gateway as gateways, processes, stubs as contract
 from harness.processes import wait_until
 from ledger import Ledger, Session
 from wire import Wire
@@ -138,9 +138,8 @@ class World:
     def odd_module(self, common):
         stubs, self.steering = self.directory / "stubs", self.directory / "steering"
         stubs.mkdir()
+        contract.make(stubs)
         self.steering.mkdir()
-        files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto" / "core").rglob("*.proto")]
-        subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={stubs}", *files], check=True, timeout=60)
         self.steer()
         if self.kind == "quarantine":
             common = {**common, "quarantine": {"deaths": 2}}

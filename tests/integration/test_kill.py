@@ -1,5 +1,4 @@
 """Kill -9 of each process while clients call in a loop: it is back by itself, the other protocols see nothing, status says why."""
-import copy
 import pathlib
 import threading
 import time
@@ -55,7 +54,7 @@ def two_doors(worldclock, notes):
     reason = gateways.missing()
     if reason:
         pytest.skip(reason)
-    config = copy.deepcopy(gateways.quickstart_config())
+    config = gateways.quickstart_config()
     config["listeners"].append({"name": "mcp2", "address": "127.0.0.1", "port": 0})
     config["modules"].append({"id": "mcp2", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp2"],
                               "config": {"listener": "mcp2"}})

@@ -10,7 +10,6 @@ import subprocess
 
 import pytest
 
-from conftest import start_quickstart
 from harness import BIN, gateway as gateways
 from harness.mcp import ModernMcp
 from harness.processes import wait_until
@@ -95,8 +94,8 @@ def exchange(one, other):
 
 
 @pytest.mark.parametrize("damage", [damage_header, damage_pages, damage_row, damage_empty, damage_absent])
-def test_a_damaged_store_is_never_served_nor_overwritten(worldclock, notes, damage):
-    with start_quickstart(worldclock, notes) as gateway:
+def test_a_damaged_store_is_never_served_nor_overwritten(start_quickstart, damage):
+    with start_quickstart() as gateway:
         assert apply_team(gateway, "kept").returncode == 0
         gateway.stop()
         path = database(gateway)
@@ -174,11 +173,11 @@ def full_disk_story(gateway, make_room):
     assert serves(gateway, token)
 
 
-def test_a_full_disk(worldclock, notes, small_disk):
+def test_a_full_disk(start_quickstart, small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         full_disk_story(gateway, ballast.unlink)
 
 

@@ -1,19 +1,17 @@
 """New versions of a module beside the old one, on the real stack under load (LIF-9, LIF-10): the good one takes over, every bad one
 goes by itself, and no client notices either. UPGRADE_ROUNDS: how many alternations the loop test makes (12; the promise is kept for 1000)."""
-import copy
 import http.client
 import json
 import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import BIN, ROOT, gateway as gateways
+from harness import BIN, gateway as gateways
 from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
 
@@ -24,24 +22,11 @@ OPEN = {"landlock": False, "mount_view": False, "seccomp": False}  # what the wr
 
 
 def config_with(**of_modules):
-    config = copy.deepcopy(gateways.quickstart_config())
+    config = gateways.quickstart_config()
     for module in config["modules"]:
         module.update({"start_timeout_ms": 4000, "sandbox": OPEN, "upgrade": {"probation_ms": 500, "latency_percent": 0}})
         module.update(of_modules.get(module["id"], {}))
     return config
-
-
-def start(worldclock, notes, **options):
-    reason = gateways.missing()
-    if reason:
-        pytest.skip(reason)
-    gateway = gateways.Gateway(**options)
-    try:
-        gateway.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
-    except BaseException:
-        gateway.close()
-        raise
-    return gateway
 
 
 def program(gateway, name, script=None, of="mcp"):
@@ -56,7 +41,7 @@ def program(gateway, name, script=None, of="mcp"):
 
 
 def versions(gateway, module="mcp"):
-    return json.loads(gateway.ctl("module", "describe", module, "--output", "json").stdout).get("versions", {})
+    return gateway.describe(module).get("versions", {})
 
 
 def settled(gateway, module="mcp", timeout_s=30):
@@ -114,8 +99,8 @@ class Load:
             time.sleep(0.002)
 
 
-def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         before, path = gateway.processes(), program(gateway, "gatehouse-mcp-new")
         with Load(gateway) as load:
             out = gateway.ctl("module", "upgrade", "mcp", "--to", path)
@@ -148,9 +133,9 @@ BAD = {
 }
 
 
-def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(worldclock, notes):
-    with start(worldclock, notes, config=config_with(mcp={"start_timeout_ms": 1500, "sandbox": OPEN,
-                                                          "upgrade": {"probation_ms": 5000, "latency_percent": 0}})) as gateway:
+def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(start_quickstart):
+    config = config_with(mcp={"start_timeout_ms": 1500, "sandbox": OPEN, "upgrade": {"probation_ms": 5000, "latency_percent": 0}})
+    with start_quickstart(config=config) as gateway:
         before = gateway.processes()["mcp"]
         with Load(gateway) as load:
             for name, (script, why) in BAD.items():
@@ -164,7 +149,7 @@ def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(worldclock,
         assert load.failures == []
         after = gateway.processes()["mcp"]
         assert (after["pid"], after["generation"], after["state"]) == (before["pid"], before["generation"], "ready")
-        history = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["history"]
+        history = gateway.describe("mcp")["history"]
         assert any(step["toState"] == "rolling-back" for step in history)
         refused = gateway.ctl("module", "upgrade", "mcp", "--to", "/nonexistent/program", check=False)
         assert refused.returncode == 1 and "no such program" in refused.stderr
@@ -223,8 +208,8 @@ def test_lif_9_a_version_is_found_by_its_name_and_must_be_what_it_is_called(stub
         assert gone.returncode == 1 and "there are: 1.0.0, 1.9, 2.0" in gone.stderr
 
 
-def test_lif_10_a_rollback_aborts_an_upgrade_and_goes_back_after_one(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_10_a_rollback_aborts_an_upgrade_and_goes_back_after_one(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         path = program(gateway, "gatehouse-mcp-new")
         first = gateway.processes()["mcp"]["pid"]
         nothing = gateway.ctl("module", "rollback", "mcp", check=False)
@@ -245,8 +230,8 @@ def test_lif_10_a_rollback_aborts_an_upgrade_and_goes_back_after_one(worldclock,
         assert load.failures == []
 
 
-def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_supervisor(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_supervisor(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         path = program(gateway, "gatehouse-mcp-new")
         gateway.ctl("module", "upgrade", "mcp", "--to", path)
         settled(gateway)
@@ -278,8 +263,8 @@ def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_super
         assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
 
 
-def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         path = program(gateway, "gatehouse-mcp-new")
         gateway.ctl("module", "upgrade", "mcp", "--to", path)
         settled(gateway)
@@ -297,14 +282,6 @@ def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(world
 
 
 # ---- criteria, by a module that says what it likes of itself ----
-
-@pytest.fixture(scope="module")
-def stubs(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("stubs")
-    files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto")]
-    subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={directory}", *files], check=True, capture_output=True)
-    return directory
-
 
 @pytest.mark.parametrize("behaviour, why", [
     ("errs_on_probation", "5.0 % of its"), ("slow_on_probation", "% of its requests took"), ("leaks_on_probation", "it grew by"),
@@ -353,10 +330,10 @@ def test_lif_11_a_version_that_asks_for_it_is_rolled_back(stubs, tmp_path):
         wait_until(lambda: gateway.processes()["echo"]["state"] == "ready", "the version before", 20)
 
 
-def test_lif_9_good_and_bad_versions_in_turn_under_load(worldclock, notes):
+def test_lif_9_good_and_bad_versions_in_turn_under_load(start_quickstart):
     bad = [script.format(bin=BIN) for name, (script, _) in BAD.items() if name not in ("dies on probation", "hangs at start")]
     config = config_with()
-    with start(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         good = [program(gateway, f"gatehouse-mcp-{i}") for i in range(2)]
         wrong = [program(gateway, f"bad-{i}", script) for i, script in enumerate(bad)]
         expected = []
@@ -372,7 +349,7 @@ def test_lif_9_good_and_bad_versions_in_turn_under_load(worldclock, notes):
         print(f"{ROUNDS} upgrades, {load.done} requests, {len(load.failures)} failed")
 
 
-def test_lif_8_a_module_that_cannot_hold_goes_to_its_fallback(worldclock, notes):
+def test_lif_8_a_module_that_cannot_hold_goes_to_its_fallback(start_quickstart):
     config = config_with(mcp={"fallback": str(BIN / "gatehouse-mcp"), "sandbox": OPEN})
     module = next(module for module in config["modules"] if module["id"] == "mcp")
     module["binary"] = "/bin/false"
@@ -389,8 +366,8 @@ def test_lif_8_a_module_that_cannot_hold_goes_to_its_fallback(worldclock, notes)
         assert len(versions(gateway)["changes"]) == 1
 
 
-def test_lif_9_a_session_of_the_old_version_goes_on_with_the_new_one(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_9_a_session_of_the_old_version_goes_on_with_the_new_one(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         path = program(gateway, "gatehouse-mcp-new")
         token = gateway.token(gateways.GUEST, "--team", "explorers")
         with LegacyMcp(gateway.mcp_url, token) as session:
