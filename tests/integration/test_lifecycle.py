@@ -173,7 +173,8 @@ def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, o
             assert int(now["generation"]) > int(before["generation"])
             assert "stopping" in [step["toState"] for step in gateway.describe("rest")["history"]]
         elif order == "stop":
-            assert "pid" not in now and "by an operator" in now["reason"]
+            now = wait_until(lambda: "pid" not in (process := gateway.processes()["rest"]) and process, "its end, after that of its connection", 5)
+            assert now["state"] == "stopped" and "by an operator" in now["reason"]
         else:
             wait_until(lambda: "nothing in flight" in gateway.processes()["rest"]["reason"], "the drain to end", 5)
             assert gateway.processes()["rest"]["pid"] == before["pid"]

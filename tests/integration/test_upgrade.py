@@ -12,6 +12,7 @@ import time
 import pytest
 
 from harness import BIN, gateway as gateways
+from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
 
@@ -261,6 +262,50 @@ def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_super
         gateway.ctl("module", "rollback", "mcp")
         settled(gateway)
         assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
+
+
+class HalfSent:
+    """A client whose request is on its way: its process has the head and waits for the rest."""
+
+    def __init__(self, gateway):
+        self.connection, client = Connection(gateway.mcp_url), ModernMcp(gateway.mcp_url, gateway.token(gateways.GUEST, "--team", "explorers"))
+        body, headers = client.message("tools/call", {"name": "convert_units", "arguments": UNITS})
+        self.body, self.headers = json.dumps(body).encode(), {**client.headers, **headers}
+        self.begin()
+        assert self.go_on().json()["result"]["structuredContent"]["result"] == 5000  # so it is served by one that serves
+        self.begin()
+
+    def begin(self):
+        self.connection.send("POST", "/mcp", {**self.headers, "Content-Length": len(self.body)}, self.body[:-5])
+
+    def go_on(self):
+        self.connection.send_bytes(self.body[-5:])
+        return self.connection.read()
+
+
+@pytest.mark.parametrize("phase", ["retiring", "rolling back", "probation"])
+def test_lif_12_a_core_that_dies_breaks_no_connection_of_a_version_that_is_leaving(start_quickstart, phase):
+    with start_quickstart(config=config_with()) as gateway:
+        path, current = program(gateway, "gatehouse-mcp-new"), gateway.processes()["mcp"]
+        if phase == "retiring":
+            leaving, client = current, HalfSent(gateway)
+        gateway.ctl("module", "upgrade", "mcp", "--to", path, "--probation", "1ms" if phase == "retiring" else "60s")
+        if phase != "retiring":
+            wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+            leaving = next(process for process in gateway.processes().values() if process.get("role") == "candidate")
+            os.kill(current["pid"], signal.SIGSTOP)  # so that the candidate takes the connection
+            client = HalfSent(gateway)
+            os.kill(current["pid"], signal.SIGCONT)
+        if phase == "rolling back":
+            gateway.ctl("module", "rollback", "mcp")
+        wait_until(lambda: versions(gateway)["phase"] == phase, phase)
+        gateway.wait_restarted(gateway.kill("core"))
+        gateway.wait_ready()
+        answer = client.go_on()
+        assert answer and "jsonrpc" in answer.json(), answer  # refused, or served by an old version of a new core
+        _, change = settled(gateway)
+        assert change["verdict"] == ("promoted" if phase == "retiring" else "rolled back")
+        assert gateway.processes()["mcp"]["pid"] != leaving["pid"] and not os.path.exists(f"/proc/{leaving['pid']}")
 
 
 def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(start_quickstart):
