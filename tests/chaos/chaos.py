@@ -18,6 +18,7 @@ import faults_kill
 import faults_partition
 import faults_starve
 import faults_stop
+import faults_upgrade
 import quarantine
 import report
 import states_odd
@@ -26,10 +27,9 @@ from harness import gateway as gateways
 from trial import Trial
 from world import World
 
-# Scenarios of upgrades and rollbacks take their place here when there is something to upgrade to.
-TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, states_odd, quarantine)
+TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, faults_upgrade, states_odd, quarantine)
 SCENARIOS = [scenario for table in TABLES for scenario in table.SCENARIOS]
-STACKS = {"gate": 2, "odd": 1, "quarantine": 1}  # gateways that run side by side
+STACKS = {"gate": 2, "odd": 1, "quarantine": 1, "upgrade": 2}  # gateways that run side by side
 AUDIT_EVERY = 25  # trials, between two audits of one gateway
 
 
