@@ -24,8 +24,9 @@ ANSWER_TIMEOUT_S = 15
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One request: how it ended, by which port of ours and which number others know it, and how the answer began."""
+    """One request: how it ended, with which code, by which port of ours and which number others know it, and how the answer began."""
     outcome: str
+    code: str
     port: int
     number: int
     detail: str
@@ -38,7 +39,7 @@ class Seen:
         self.counts, self.codes, self.examples, self.slowest_ms, self.asked = collections.Counter(), collections.Counter(), {}, 0.0, []
 
     def add(self, caller, outcome, code, detail, took_ms):
-        self.asked.append(Asked(outcome, caller.port, caller.number, "" if outcome == RIGHT else detail))
+        self.asked.append(Asked(outcome, code, caller.port, caller.number, "" if outcome == RIGHT else detail))
         self.counts[outcome] += 1
         if code:
             self.codes[code] += 1

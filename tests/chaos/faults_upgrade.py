@@ -9,6 +9,7 @@ from common import Broken
 from harness.processes import wait_until
 from trial import Scenario
 from versions import PROMOTED, ROLLED_BACK
+from world import UPGRADABLE
 
 PAUSE_S = 0.3
 HELD_MS = 60000  # a probation that ends only when something happens
@@ -23,9 +24,13 @@ def starting(world, module, program):
     wait_until(lambda: world.versions.beside(module), "the candidate's process", 10, pause_s=0.002)
 
 
-def probation(world, module, program):
-    world.versions.upgrade(module, program, SHORT_MS)
+def probation(world, module, program, held_ms=SHORT_MS):
+    world.versions.upgrade(module, program, held_ms)
     world.versions.wait_phase(module, "probation")
+
+
+def long_probation(world, module, program):
+    probation(world, module, program, HELD_MS)
 
 
 def retiring(world, module, program):
@@ -36,13 +41,12 @@ def retiring(world, module, program):
 
 def rolling_back(world, module, program):
     """Taken back by an operator on probation; it needs 400 ms until it begins to drain."""
-    world.versions.upgrade(module, program, HELD_MS)
-    world.versions.wait_phase(module, "probation")
+    long_probation(world, module, program)
     world.admin.order("Rollback", module)
     world.versions.wait_phase(module, "rolling back")
 
 
-PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back}
+PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back, "long probation": long_probation}
 VICTIMS = ("core", "supervisor", "current", "other")
 EITHER = {PROMOTED, ROLLED_BACK}
 
@@ -50,6 +54,7 @@ EITHER = {PROMOTED, ROLLED_BACK}
 KILLED = {
     ("starting", "core"): {ROLLED_BACK}, ("starting", "supervisor"): {None}, ("starting", "current"): EITHER, ("starting", "other"): {ROLLED_BACK},
     ("probation", "core"): {ROLLED_BACK}, ("probation", "supervisor"): {None}, ("probation", "current"): EITHER, ("probation", "other"): {ROLLED_BACK},
+    ("long probation", "other"): {ROLLED_BACK},
 }
 DECIDED = {"retiring": {PROMOTED}, "rolling back": {ROLLED_BACK}}  # whoever dies
 
@@ -88,6 +93,14 @@ def pause(trial, module, victim):
     return time.monotonic()
 
 
+def hang(trial, module, victim):
+    """Until it was found and is gone."""
+    pid, _ = process_of(trial.world, module, victim)
+    with procs.stopped(pid):
+        wait_until(lambda: procs.state(pid) is None, "a hanging process to be ended", 15)
+    return time.monotonic()
+
+
 def judge(world, module, versions, newest, allowed):
     """How it ended, and that what was decided for is what runs. versions: the one that served and the one that came; newest: when the change
     before this upgrade was."""
@@ -111,7 +124,7 @@ def scenario(phase, victim, do, module):
         PHASES[phase](world, module, world.versions.program(module, *words))
         moment = do(trial, module, victim)
         trial.back(moment, module)
-        allowed = DECIDED.get(phase) or (KILLED[phase, victim] if do is kill else EITHER)
+        allowed = DECIDED.get(phase) or (EITHER if do is pause else KILLED[phase, victim])
         judge(world, module, versions, newest, allowed)
     return act
 
@@ -125,5 +138,6 @@ def hits(victim, module, do):
 SCENARIOS = [
     Scenario(f"{do.__name__} {victim}, upgrade of", module, phase, scenario(phase, victim, do, module), world="upgrade", hits=hits(victim, module, do),
              bound_s=4, again=do is kill and victim in ("core", "supervisor", "current"))
-    for module in ("mcp", "rest") for phase in PHASES for victim in VICTIMS for do in (kill, pause)
+    for module, phase, victim, do in (*itertools.product(UPGRADABLE, ("starting", "probation", "retiring", "rolling back"), VICTIMS, (kill, pause)),
+                                      *((module, "long probation", "other", hang) for module in UPGRADABLE))
 ]
