@@ -133,7 +133,6 @@ def run(options):
     context, results, crashes = multiprocessing.get_context("fork"), [], []
     queue = context.Queue()
     shares = share(options.scenarios, options.seed)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # of the workers too: each puts its gateway away
     workers = [context.Process(target=worker_main, args=(kind, part, number, options, queue), daemon=True) for number, (kind, part) in enumerate(shares)]
     for worker in workers:
         worker.start()
@@ -171,6 +170,7 @@ def main():
     if absent:
         say(absent)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # of the workers too: each puts its gateway away
     if options.upgrades:
         return upgrades.main(options)
     say(f"{len(options.scenarios)} scenarios, " + ("each once" if options.minutes is None else f"{options.minutes:g} minutes") + f", --seed {options.seed}")

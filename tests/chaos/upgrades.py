@@ -12,6 +12,7 @@ import json
 import random
 import time
 
+import procs
 from common import Broken, say
 from doors import RIGHT
 from harness.results import machine, measured, percentile, rewrite
@@ -22,9 +23,9 @@ from world import World
 BEGIN, END = "<!-- upgrades: written by ./dev chaos --upgrades N --write -->", "<!-- end of upgrades -->"
 PROBATION_MS = 250  # of a good version
 WATCHED_MS = 20000  # at most, of a bad one: its fault ends it before
-PACE_S = 0.001
+PACE_S = 0.002
 KEEPS = (True, False, False, False)  # clients at the door: one keeps its connection
-AUDIT_EVERY = 250
+AUDIT_EVERY = 100
 UNREAD = "rpc.peer.gone"
 
 
@@ -123,12 +124,18 @@ def judged_rightly(one):
     return one.verdict == (ROLLED_BACK if one.kind.word else PROMOTED) and one.kind.cause in one.cause
 
 
+def weights(world):
+    """{process: resident MB} of the two that go through all of it."""
+    return {name: procs.resident_bytes(world.pid(name)) / (1 << 20) for name in ("supervisor", "core")}
+
+
 def run(count, seed):
-    """(turns, problems beside them). Good and bad take turns; modules and kinds go round, so that each meets each."""
+    """(turns, problems beside them, weights at the beginning and the end). Good and bad take turns; modules and kinds go round, so that each
+    meets each."""
     turns, problems, rng = [], [], random.Random(seed)
     order = [(module, kind) for kind in BAD for module in MODULES]
     with contextlib.closing(World("upgrade", PACE_S, KEEPS)) as world:
-        log = Log(world)
+        log, before = Log(world), weights(world)
         for number in range(count):
             if number % (2 * len(order)) == 0:
                 rng.shuffle(order)
@@ -138,10 +145,10 @@ def run(count, seed):
             if one.failures or not judged_rightly(one):
                 say(f"turn {number + 1}, {module} {one.kind.title}: {one.verdict} ({one.cause}), {len(one.failures)} failed: {one.failures[:3]}")
             if (number + 1) % AUDIT_EVERY == 0 or number + 1 == count:
-                problems += world.audit()
+                problems += world.audit(with_log=False)
                 say(f"{number + 1} of {count}, {sum(len(each.failures) for each in turns)} requests failed on good paths"
                     + "".join(f"\n    {problem}" for problem in problems))
-    return turns, problems
+        return turns, problems, (before, weights(world))
 
 
 HEAD = ["version", "upgrades", "promoted", "rolled back by itself", "seconds p50", "p99", "slowest", "right on good paths", "failed there", "its own answers: right",
@@ -170,8 +177,12 @@ def table(turns):
     return [*lines, row("all", turns)]
 
 
-def markdown(lines, count, seconds, facts):
-    return (f"{measured(facts)} {count} upgrades in {seconds / 60:.0f} minutes.\n\n"
+def grown(before, after):
+    return ", ".join(f"{name} from {before[name]:.1f} to {after[name]:.1f} MB" for name in before)
+
+
+def markdown(lines, count, seconds, facts, weighed):
+    return (f"{measured(facts)} {count} upgrades in {seconds / 60:.0f} minutes on one gateway; resident memory: {grown(*weighed)}.\n\n"
             + "| " + " | ".join(lines[0]) + " |\n|---" + "|---:" * (len(HEAD) - 2) + "|---|\n"
             + "".join("| " + " | ".join(line) + " |\n" for line in lines[1:]))
 
@@ -179,14 +190,15 @@ def markdown(lines, count, seconds, facts):
 def main(options):
     start, facts = time.monotonic(), machine()
     say(f"{options.upgrades} upgrades, --seed {options.seed}")
-    turns, problems = run(options.upgrades, options.seed)
+    turns, problems, weighed = run(options.upgrades, options.seed)
     lines, seconds = table(turns), time.monotonic() - start
     print(columns(lines))
     failed, wrong = sum(len(one.failures) for one in turns), [one for one in turns if not judged_rightly(one)]
     asked = sum(one.right + len(one.failures) + one.bad.total() for one in turns)
     print(f"\n{len(turns)} upgrades in {seconds:.0f} s, {asked} requests, {failed} failed on good paths, {len(wrong)} versions judged wrongly, seed {options.seed}")
+    print(f"resident memory: {grown(*weighed)}")
     for problem in problems:
         print(f"audit: {problem}")
     if options.write:
-        rewrite("chaos.md", BEGIN, END, lambda _: markdown(lines, len(turns), seconds, facts))
+        rewrite("chaos.md", BEGIN, END, lambda _: markdown(lines, len(turns), seconds, facts, weighed))
     return 1 if failed or wrong or problems else 0

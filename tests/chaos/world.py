@@ -101,7 +101,7 @@ class World:
         self.notes = processes.start_notes(self.directory)
         self.cleanup.callback(self.notes.stop)
         self.ports = dict(zip(DOORS, free_ports(len(DOORS))))
-        self.disk = self.small_disk()
+        self.disk = self.small_disk() if self.kind != "upgrade" else None  # a thousand upgrades under load leave a long log
         self.gateway = gateways.Gateway(self.configuration(), env={"GATEHOUSE_STATE": str(self.disk / "state")} if self.disk else None)
         self.cleanup.callback(self.gateway.close)
         self.admin = Admin(self.gateway.run)
@@ -305,12 +305,12 @@ class World:
                        for path in self.gateway.run.rglob("*") if not path.is_dir())
         return {"descriptors": count, "files": files, "pids": {name: process["pid"] for name, process in found.items()}}
 
-    def audit(self):
-        """[what is broken]. Holds the load meanwhile."""
+    def audit(self, with_log=True):
+        """[what is broken]. Holds the load meanwhile. with_log: also what takes its time where there were many requests."""
         problems = []
         with self.held():
             self.wait_ready()
-            for check in (self.check_ledger, self.check_log, self.check_leaks, self.check_processes):
+            for check in (self.check_ledger, *([self.check_log] if with_log else []), self.check_leaks, self.check_processes):
                 try:
                     check()
                 except (Broken, AssertionError, Refused, ConnectionError) as broken:
