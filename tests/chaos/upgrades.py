@@ -40,8 +40,8 @@ class Kind:
 GOOD = Kind("good")
 BAD = (Kind("crashes at its start", "crashes", ("signal 4 (ILL)",)), Kind("hangs in its warm-up", "hangs", ("not ready in time",)),
        Kind("crashes on probation", "dies", ("signal 4 (ILL)", "connection ended")),  # whichever the core hears of first
-       Kind("leaks", "leaks", ("it grew by",)), Kind("5 % of its requests fail", "errs", ("requests failed",)),
-       Kind("slow", "slow", ("of its requests took",)))
+       Kind("leaks", "leaks", ("it grew by",)), Kind("5 % of its requests fail", "errs", ("requests failed", "the core saw failed")),
+       Kind("slow", "slow", ("of its requests took", "the core saw took")))
 MODULES = ("mcp", "rest")
 
 

@@ -181,12 +181,12 @@ def test_a_full_disk(start_quickstart, small_disk):
         full_disk_story(gateway, ballast.unlink)
 
 
-def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, notes, small_disk):
+def test_lif_8_a_release_that_cannot_be_written_down_is_refused(start_quickstart, small_disk):
     """An operator who was told that a module is released must not find it quarantined after the next death of the core."""
     ballast, rest = small_disk / "ballast", small_disk / "rest"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         kill_until_quarantined(gateway, "rest")
         fill_to_the_last_page(gateway, rest)
         refusal = gateway.ctl("module", "release", "rest", check=False)

@@ -345,11 +345,11 @@ def test_lif_9_each_criterion_of_the_probation_rolls_back(stubs, tmp_path, behav
 
 @pytest.mark.parametrize("behaviour, why", [
     ("lies_on_probation", "calls that the core saw failed"), ("hangs_on_probation", "calls that the core saw failed")])
-def test_lif_9_a_version_that_counts_well_and_fails_is_rolled_back_by_what_the_core_sees(worldclock, notes, stubs, behaviour, why):
+def test_lif_9_a_version_that_counts_well_and_fails_is_rolled_back_by_what_the_core_sees(start_quickstart, stubs, behaviour, why):
     config = config_with(rest={"sandbox": OPEN, "rlimits": {"address_space_bytes": 0},
                                "upgrade": {"probation_ms": 30000, "error_calls": 5, "latency_percent": 0},
                                "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_FAMILY": "rest-grpc"}})
-    with start(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         before = gateway.processes()["rest"]
         path = program(gateway, behaviour, f"export PYMODULE_REPORT={gateway.directory}/report; exec {PYMODULE} {behaviour}")
         with Load(gateway, clients=8) as load:
