@@ -49,11 +49,12 @@ def rolling_back(world, module, program):
 PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back, "long probation": long_probation}
 VICTIMS = ("core", "supervisor", "current", "other")
 EITHER = {PROMOTED, ROLLED_BACK}
+UNDONE = {None, ROLLED_BACK}  # with everything else; a core that ends as well may have seen its modules go
 
 # (phase, who was killed): how the upgrade may end. Killing who is judged by nobody leaves it as it was.
 KILLED = {
-    ("starting", "core"): {ROLLED_BACK}, ("starting", "supervisor"): {None}, ("starting", "current"): EITHER, ("starting", "other"): {ROLLED_BACK},
-    ("probation", "core"): {ROLLED_BACK}, ("probation", "supervisor"): {None}, ("probation", "current"): EITHER, ("probation", "other"): {ROLLED_BACK},
+    ("starting", "core"): {ROLLED_BACK}, ("starting", "supervisor"): UNDONE, ("starting", "current"): EITHER, ("starting", "other"): {ROLLED_BACK},
+    ("probation", "core"): {ROLLED_BACK}, ("probation", "supervisor"): UNDONE, ("probation", "current"): EITHER, ("probation", "other"): {ROLLED_BACK},
     ("long probation", "other"): {ROLLED_BACK},
 }
 DECIDED = {"retiring": {PROMOTED}, "rolling back": {ROLLED_BACK}}  # whoever dies
