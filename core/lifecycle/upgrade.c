@@ -539,7 +539,7 @@ static void reconcile(struct lifecycle_versions *versions) {
   str_copy(versions->who, sizeof(versions->who), WHO_CORE);
   if (other->role == LIFECYCLE_CANDIDATE) {
     versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
-    lifecycle_versions_note(versions, current->program, other->program, "rolled back",
+    lifecycle_versions_note(versions, &versions->current, &other->edition, "rolled back",
                             "the core ended during the upgrade", other->process_generation);
   } else {
     versions->phase = LIFECYCLE_UPGRADE_RETIRING;

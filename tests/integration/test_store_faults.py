@@ -199,13 +199,13 @@ def test_lif_8_a_release_that_cannot_be_written_down_is_refused(start_quickstart
         gateway.wait_ready(60)
 
 
-def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(worldclock, notes, small_disk):
+def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(start_quickstart, small_disk):
     """The next core could not go on with it."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
     configure = ("module", "configure", "mcp", "--probation", "300ms", "--file", "-")
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         def newest():
             versions = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["versions"]
             return not versions.get("phase") and versions.get("changes", [None])[0]
