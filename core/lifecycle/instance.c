@@ -220,6 +220,10 @@ static void step_describe(struct lifecycle_instance *instance) {
 /* Initialize */
 
 static void initialized(struct lifecycle_instance *instance, const struct core_rpc_result *result) {
+  if (result->grpc_status != 0 && error_is(&result->err, ERR_MODULE_DRAINING)) {
+    lifecycle_orders_finish(instance);
+    return;
+  }
   if (result->grpc_status != 0) {
     step_failed(instance, result, "Initialize failed");
     return;
@@ -234,7 +238,7 @@ static void initialized(struct lifecycle_instance *instance, const struct core_r
                  "the answer to Initialize names another SPI version or cannot be decoded");
     return;
   }
-  if (lifecycle_instance_event(instance, LIFECYCLE_ON_INITIALIZED, NULL))
+  if (lifecycle_instance_event(instance, LIFECYCLE_ON_INITIALIZED, NULL) && !lifecycle_upgrade_sends_away(instance))
     step_watch_health(instance);
 }
 

@@ -390,6 +390,8 @@ void lifecycle_upgrade_refused(struct lifecycle *lifecycle, uint64_t sequence, u
 /* The supervisor has told of every process: what was under way when the last core, or the last supervisor, ended is
  * finished or taken back. */
 void lifecycle_upgrade_reconcile(struct lifecycle *lifecycle);
+/* An instance was initialized. True: its process was on its way out already when this core came, and is sent there. */
+bool lifecycle_upgrade_sends_away(struct lifecycle_instance *instance);
 /* The current one cannot hold: goes back to the program before, or to the configured fallback (LIF-8). False: there is
  * none. */
 bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *reason);
@@ -462,6 +464,9 @@ void lifecycle_core_refused(struct lifecycle *lifecycle, uint64_t sequence, unsi
 
 /* orders.c: takes an instance out of service and ends its process, for an upgrade. */
 void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over);
+/* orders.c: an instance that drains already when this core comes, by an order of the one before: it finishes what it
+ * has, and its process ends. */
+void lifecycle_orders_finish(struct lifecycle_instance *instance);
 /* orders.c: the end of an instance is no surprise: what was planned goes on. */
 void lifecycle_orders_instance_ended(struct lifecycle_module *module, uint64_t generation);
 

@@ -145,8 +145,8 @@ static void plan_begin(struct lifecycle_module *module, enum lifecycle_plan plan
 void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over) {
   struct lifecycle_instance *instance = lifecycle_module_is_alive(module) ? module->instance : NULL;
   if (instance && hand_over &&
-      (instance->state == LIFECYCLE_READY || instance->state == LIFECYCLE_DEGRADED ||
-       instance->state == LIFECYCLE_ROLLING_BACK)) {
+      (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_READY ||
+       instance->state == LIFECYCLE_DEGRADED || instance->state == LIFECYCLE_ROLLING_BACK)) {
     instance->handing_over = true;
     if (instance->state == LIFECYCLE_ROLLING_BACK) { /* on its way out already, and it says so until it is gone */
       timers_stop(module, instance);
@@ -157,6 +157,16 @@ void lifecycle_orders_leave(struct lifecycle_module *module, bool hand_over) {
     }
   }
   plan_begin(module, LIFECYCLE_PLAN_STOP, 0);
+}
+
+void lifecycle_orders_finish(struct lifecycle_instance *instance) {
+  struct lifecycle_module *module = instance->module;
+  bool comes_back = module->role == LIFECYCLE_CURRENT && module->hold == LIFECYCLE_HOLD_NONE;
+  timers_stop(module, instance);
+  module->plan = comes_back ? LIFECYCLE_PLAN_RESTART : LIFECYCLE_PLAN_STOP;
+  module->ordered_generation = instance->generation;
+  str_copy(instance->reason, sizeof(instance->reason), "it drains, as the core before this one ordered");
+  drain_ask(instance, module->config.drain_timeout_ms);
 }
 
 /* ---- orders ---- */

@@ -11,7 +11,8 @@
  *
  * An edition that was current before has proven itself: it takes over as soon as it is ready. When the current one is
  * given up (LIF-8) the other takes its place at once. Whatever dies in the middle: the supervisor's word of which
- * process is current counts, and a candidate whose core is gone is taken back. */
+ * process is current counts, and a candidate whose core is gone is taken back. Under a new core too nobody who may have
+ * clients is killed: whoever is on its way out hands over as soon as it can be talked to. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -533,14 +534,25 @@ static void reconcile(struct lifecycle_versions *versions) {
   versions->file_waits = true; /* look at it once this is over */
   versions->candidate = other->role == LIFECYCLE_CANDIDATE ? other : current;
   str_copy(versions->who, sizeof(versions->who), WHO_CORE);
-  tick_later(versions);
   if (other->role == LIFECYCLE_CANDIDATE) {
-    versions->phase = LIFECYCLE_UPGRADE_STARTING;
-    roll_back(versions, "the core ended during the upgrade");
+    versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
+    lifecycle_versions_note(versions, &versions->current, &other->edition, "rolled back",
+                            "the core ended during the upgrade", other->process_generation);
   } else {
     versions->phase = LIFECYCLE_UPGRADE_RETIRING;
-    lifecycle_orders_leave(other, true);
   }
+}
+
+bool lifecycle_upgrade_sends_away(struct lifecycle_instance *instance) {
+  struct lifecycle_module *module = instance->module;
+  enum lifecycle_upgrade_phase phase = module->versions->phase;
+  if (module->role == LIFECYCLE_CURRENT ||
+      (phase != LIFECYCLE_UPGRADE_RETIRING && phase != LIFECYCLE_UPGRADE_ROLLING_BACK))
+    return false;
+  if (module->role == LIFECYCLE_CANDIDATE)
+    lifecycle_instance_event(instance, LIFECYCLE_ON_ROLLBACK_ORDERED, "the core ended during the upgrade");
+  lifecycle_orders_leave(module, true);
+  return true;
 }
 
 void lifecycle_upgrade_reconcile(struct lifecycle *lifecycle) {

@@ -45,7 +45,7 @@ static void describe(struct rpc_server_call *call, const uint8_t *message, size_
 static bool initialize_check(struct module *module, const core_module_v1_InitializeRequest *request,
                              struct error *err) {
   if (module->draining)
-    return error_set(err, ERR_MODULE_PHASE, "the module is draining");
+    return error_set(err, ERR_MODULE_DRAINING, NULL);
   if (!str_equal(request->module_id, module->id))
     return error_set(err, ERR_MODULE_DESCRIPTOR, "this is module %s", module->id);
   if (!str_equal(request->spi_version, MODULE_SPI_VERSION))
@@ -178,7 +178,8 @@ static void drain(struct rpc_server_call *call, const uint8_t *message, size_t l
   } else {
     module->drain_call = call;
     rpc_server_call_handle(call, &(struct rpc_server_call_handler){.on_cancelled = drain_call_cancelled}, module);
-    module->handing_over = request.hand_over && !module->draining;
+    if (!module->draining)
+      module->handing_over = request.hand_over;
     if (module->drained)
       drain_finish(module);
     else

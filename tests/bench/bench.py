@@ -15,6 +15,7 @@ import report
 import spi
 import stack
 import supervise
+from harness.results import rewrite
 
 BEGIN, END = "<!-- results: written by ./dev bench --write -->", "<!-- end of results -->"
 TITLES = {"spi": "Calls of a module to the core (SPI)", "mcp": "tools/call over REST", "memory": "Memory and start",
@@ -73,13 +74,11 @@ def measure(options):
 
 def write_page(texts):
     """texts: {title: table}. What was not measured now stays as it was."""
-    page = common.ROOT / "docs" / "benchmarks.md"
-    head, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    old, tail = rest.split(END)
-    parts = {part.split("\n", 1)[0]: f"### {part.rstrip()}\n" for part in old.split("### ")[1:]}
-    parts.update(texts)
-    text = "\n".join(parts[title] for title in TITLES.values() if title in parts)
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n{END}{tail}", encoding="utf-8")
+    def change(old):
+        parts = {part.split("\n", 1)[0]: f"### {part.rstrip()}\n" for part in old.split("### ")[1:]}
+        parts.update(texts)
+        return "\n".join(parts[title] for title in TITLES.values() if title in parts)
+    rewrite("benchmarks.md", BEGIN, END, change)
 
 
 def main():

@@ -6,7 +6,6 @@ checked, and one wrong payload ends the benchmark.
 import json
 import os
 import pathlib
-import platform
 import shutil
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("GATEHOUSE_BUILD", ROOT / "build"))
 PROGRAMS = BUILD / "bench"
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
+
+from harness.results import machine, percentile  # noqa: E402,F401  pylint: disable=wrong-import-position,unused-import
 
 CPUS = sorted(os.sched_getaffinity(0))
 PINNED = CPUS[-1:]
@@ -109,23 +110,6 @@ def cpu_us(pid):
 def pss_kb(pid):
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-
-
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[int((len(ordered) - 1) * share)]
-
-
-def machine():
-    """Facts that a reader needs to judge absolute numbers."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
-    with open("/proc/meminfo", encoding="ascii") as file:
-        memory = int(next(line for line in file if line.startswith("MemTotal")).split()[1])
-    with open("/etc/os-release", encoding="utf-8") as file:
-        system = next(line.split("=", 1)[1].strip().strip('"') for line in file if line.startswith("PRETTY_NAME"))
-    return {"cpu": model, "cores": len(CPUS), "memory_mb": memory // 1024, "kernel": platform.release(), "system": system,
-            "load": os.getloadavg()[0]}
 
 
 class Row:

@@ -1,6 +1,8 @@
 """Results as a table for people and as one file of JSON for machines."""
-import datetime
 import json
+
+import common  # noqa: F401  puts the integration harness on the path
+from harness.results import measured
 
 
 def number(value):
@@ -26,10 +28,7 @@ HEAD = ["", "measured", "baseline", "ratio", "budget", "", "also"]
 
 def markdown(title, rows, machine):
     """One part's table, with the machine and the day."""
-    day = datetime.date.today().isoformat()
-    lines = [f"### {title}", "",
-             f"Measured {day} on {machine['cpu']}, {machine['cores']} cores, {machine['memory_mb']} MB, {machine['system']}, "
-             f"Linux {machine['kernel']}; load average at the start {machine['load']:.1f}.", "",
+    lines = [f"### {title}", "", measured(machine), "",
              "| " + " | ".join(HEAD) + " |", "|---|---:|---:|---:|---:|---|---|"]
     for row in rows:
         values = cells(row)

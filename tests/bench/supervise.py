@@ -1,9 +1,10 @@
 """Supervisors beside one another: kill -9 to serving for the same trivial service (line_service.c), and what each supervisor weighs.
 
-All of them run at the same time on the same machine and are killed in turns, so that each round asks every one of them. The clock runs from
-the signal to the first line of a new process; the socket is asked again and again without a pause. In each round a service is killed
-twice: after a healthy run of two seconds and more, and at once when it serves again. Settings are everybody's defaults, and where there is
-a choice, the faster one (no shell in between: the run script of s6 and of runit is the service itself).
+All of them run at the same time on the same machine and are killed one after the other, so that each round asks every one of them, and each
+round begins with another one. The clock runs from the signal to the first line of a new process; the socket is asked again and again without
+a pause. In each round a service is killed twice: after a healthy run of two seconds and more, and at once when it serves again. Settings
+are everybody's defaults, and where there is a choice, the faster one (no shell in between: the run script of s6 and of runit is the service
+itself). What a supervisor weighs is taken when one of each runs: two would share their pages.
 
 gatehouse-supervisor runs the service as a module in its whole sandbox, once with a listener of its own as modules have it, once binding its
 own socket as under the others; the core's place is taken by tests/fixtures/fake_core.c, which starts every module and does nothing. The
@@ -38,7 +39,7 @@ class Contender:
 
     def __init__(self, name, command, address, directory, settings=""):
         self.name, self.address, self.settings = name, str(address), settings
-        self.healthy, self.at_once = [], []
+        self.healthy, self.at_once, self.ended = [], [], False
         with open(directory / "log", "ab") as log:
             # A session of its own, so that whatever is left at the end can be ended by its group.
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
@@ -47,13 +48,19 @@ class Contender:
         try:
             self.pid = self.serving(0)
         except Failure:
-            self.__exit__()
+            self.end()
             raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        if self.ended:
+            return
+        self.ended = True
         # Looked up while the supervisor lives: afterwards the service's parent is somebody else.
         below = [pid for pid in (self.pid, *self.helpers) if pid]
         self.process.send_signal(signal.SIGTERM)
@@ -107,6 +114,12 @@ class Contender:
         return sum(pss_kb(pid) for pid in (self.process.pid, *self.helpers)) / 1024
 
 
+def version(package):
+    """What Debian calls the version that runs here."""
+    out = subprocess.run(["dpkg-query", "-W", "-f=${Package} ${Version}", package], capture_output=True, text=True, check=False)
+    return out.stdout or package
+
+
 def folder(parent, name):
     path = parent / name
     path.mkdir()
@@ -129,31 +142,35 @@ def start_gatehouse(directory, handed):
         module["listeners"] = ["web"]
     (directory / "gatehouse.yaml").write_text(json.dumps(config))
     name = "gatehouse-supervisor, " + ("its listener" if handed else "the service binds")
-    return Contender(name, [BIN / "gatehouse-supervisor", "--config", directory / "gatehouse.yaml"], address, directory, "whole sandbox; two of them run here and share their program text")
+    return Contender(name, [BIN / "gatehouse-supervisor", "--config", directory / "gatehouse.yaml"], address, directory, "in its whole sandbox")
 
 
 def start_runit(directory):
     service = folder(folder(directory, "services"), "web")
     (service / "run").symlink_to(program("line_service"))
-    return Contender("runit (runsvdir)", ["runsvdir", directory / "services"], service / SOCKET, directory, "defaults, run is the service itself")
+    return Contender("runit (runsvdir)", ["runsvdir", directory / "services"], service / SOCKET, directory,
+                     f"{version('runit')}, defaults, run is the service itself")
 
 
 def start_s6(directory):
     service = folder(folder(directory, "services"), "web")
     (service / "run").symlink_to(program("line_service"))
-    return Contender("s6 (s6-svscan)", ["s6-svscan", directory / "services"], service / SOCKET, directory, "defaults, run is the service itself")
+    return Contender("s6 (s6-svscan)", ["s6-svscan", directory / "services"], service / SOCKET, directory,
+                     f"{version('s6')}, defaults, run is the service itself")
 
 
 def start_supervisord(directory):
     (directory / "supervisord.conf").write_text(
         f"[supervisord]\nnodaemon=true\nlogfile={directory}/supervisord.log\npidfile={directory}/supervisord.pid\n"
         f"[program:web]\ncommand={program('line_service')} {directory / SOCKET}\n")
-    return Contender("supervisord", ["supervisord", "-c", directory / "supervisord.conf"], directory / SOCKET, directory, "defaults")
+    return Contender("supervisord", ["supervisord", "-c", directory / "supervisord.conf"], directory / SOCKET, directory,
+                     f"{version('supervisor')}, defaults")
 
 
 CONTENDERS = [("bare", start_bare, None), ("handed", lambda path: start_gatehouse(path, True), None),
               ("bound", lambda path: start_gatehouse(path, False), None), ("runit", start_runit, "runsvdir"), ("s6", start_s6, "s6-svscan"),
               ("supervisord", start_supervisord, "supervisord")]
+TWIN = 2  # the second one of ours
 
 
 def contend(options):
@@ -164,14 +181,15 @@ def contend(options):
             if needs and not shutil.which(needs):
                 raise Failure(f"{needs} is not installed")
             contenders.append(cleanup.enter_context(start(folder(directory, name))))
-        rounds = max(2, options.kills // 5)
-        for number in range(rounds):
+        for number in range(options.kills):
             time.sleep(HEALTHY_S)
-            for contender in contenders:
+            first = number % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
                 contender.healthy.append(contender.back_again_ms())
                 contender.at_once.append(contender.back_again_ms())
-            say(f"supervise: round {number + 1} of {rounds}")
-        weights = [contender.weight_mb() for contender in contenders]
+            say(f"supervise: round {number + 1} of {options.kills}")
+        contenders[TWIN].end()
+        weights = [(contender, contender.weight_mb()) for contender in contenders if not contender.ended]
     rows = []
     for kind, title in (("healthy", "after 2 s and more of health"), ("at_once", "at once after its start")):
         limit = percentile(getattr(contenders[0], kind), 0.5)
@@ -180,7 +198,7 @@ def contend(options):
             rows.append(Row(f"{contender.name}: kill -9 to serving {title}: p50", percentile(took, 0.5), "ms", limit, "bare pidfd supervisor",
                             budget=("measured", "<=", PROCESS_UP_MS) if ours else None,
                             note=f"p99 {percentile(took, 0.99):.2f}, {min(took):.2f} to {max(took):.2f}, {len(took)} kills"))
-    for contender, weight in zip(contenders, weights):
+    for contender, weight in weights:
         rows.append(Row(f"{contender.name}: memory of the supervisor", weight, "MB", note=contender.settings,
                         budget=("measured", "<=", SUPERVISOR_MB) if contender.name.startswith("gatehouse") else None))
     return rows

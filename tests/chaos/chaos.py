@@ -16,20 +16,22 @@ import traceback
 import faults_corrupt
 import faults_kill
 import faults_partition
+import faults_reload
 import faults_starve
 import faults_stop
+import faults_upgrade
 import quarantine
 import report
 import states_odd
+import upgrades
 from common import say
 from harness import gateway as gateways
 from trial import Trial
 from world import World
 
-# Scenarios of upgrades and rollbacks take their place here when there is something to upgrade to.
-TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, states_odd, quarantine)
+TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, faults_upgrade, faults_reload, states_odd, quarantine)
 SCENARIOS = [scenario for table in TABLES for scenario in table.SCENARIOS]
-STACKS = {"gate": 2, "odd": 1, "quarantine": 1}  # gateways that run side by side
+STACKS = {"gate": 2, "odd": 1, "quarantine": 1, "upgrade": 2}  # gateways that run side by side
 AUDIT_EVERY = 25  # trials, between two audits of one gateway
 
 
@@ -39,6 +41,8 @@ def arguments():
     parser.add_argument("--seed", type=int, help="of the choice; default: a new one, which is printed")
     parser.add_argument("--only", metavar="TEXT", default="", help="scenarios whose name contains this")
     parser.add_argument("--list", action="store_true", help="the scenarios' names, and nothing is run")
+    parser.add_argument("--upgrades", type=int, metavar="N", help="instead: N upgrades to good and bad versions in turn, and a table of them")
+    parser.add_argument("--write", action="store_true", help="with --upgrades: put the table into docs/chaos.md")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report for machines here")
     parser.add_argument("--verbose", action="store_true", help="a line for each scenario")
     options = parser.parse_args()
@@ -129,7 +133,6 @@ def run(options):
     context, results, crashes = multiprocessing.get_context("fork"), [], []
     queue = context.Queue()
     shares = share(options.scenarios, options.seed)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # of the workers too: each puts its gateway away
     workers = [context.Process(target=worker_main, args=(kind, part, number, options, queue), daemon=True) for number, (kind, part) in enumerate(shares)]
     for worker in workers:
         worker.start()
@@ -167,6 +170,9 @@ def main():
     if absent:
         say(absent)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # of the workers too: each puts its gateway away
+    if options.upgrades:
+        return upgrades.main(options)
     say(f"{len(options.scenarios)} scenarios, " + ("each once" if options.minutes is None else f"{options.minutes:g} minutes") + f", --seed {options.seed}")
     start = time.monotonic()
     results, crashes = run(options)

@@ -12,8 +12,3 @@ class Broken(Exception):
 
 def say(text):
     print(f"chaos: {text}", file=sys.stderr, flush=True)
-
-
-def percentile(values, share):
-    ordered = sorted(values)
-    return ordered[int((len(ordered) - 1) * share)]

@@ -1,4 +1,4 @@
-"""The load: one thread per public door, each request with a payload of its own, every answer judged.
+"""The load: a client or more at each public door, each request with a payload of its own, every answer judged.
 
 right    the payload that was asked for
 refused  an error in the protocol's own form, with a stable code, that says: unavailable, try again
@@ -7,6 +7,7 @@ broken   the connection ended, or nothing came in time
 wrong    anything else: another payload, another request's id, a form that the protocol does not know
 """
 import collections
+import dataclasses
 import itertools
 import json
 import random
@@ -21,13 +22,24 @@ RIGHT, REFUSED, FAILED, BROKEN, WRONG = "right", "refused", "failed", "broken", 
 ANSWER_TIMEOUT_S = 15
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One request: how it ended, with which code, by which port of ours and which number others know it, and how the answer began."""
+    outcome: str
+    code: str
+    port: int
+    number: int
+    detail: str
+
+
 class Seen:
     """What one door saw since the last look."""
 
     def __init__(self):
-        self.counts, self.codes, self.examples, self.slowest_ms = collections.Counter(), collections.Counter(), {}, 0.0
+        self.counts, self.codes, self.examples, self.slowest_ms, self.asked = collections.Counter(), collections.Counter(), {}, 0.0, []
 
-    def add(self, outcome, code, detail, took_ms):
+    def add(self, caller, outcome, code, detail, took_ms):
+        self.asked.append(Asked(outcome, code, caller.port, caller.number, "" if outcome == RIGHT else detail))
         self.counts[outcome] += 1
         if code:
             self.codes[code] += 1
@@ -44,7 +56,8 @@ class Caller:
     """One request at a time on a connection that is kept. Nothing is retried."""
 
     def __init__(self, address, token):
-        self.address, self.token, self.connection, self.numbers = address, token, None, itertools.count(random.randrange(1000, 100000))
+        self.address, self.token, self.connection, self.numbers = address, token, None, itertools.count(random.randrange(1000, 1 << 30))
+        self.number = self.port = 0  # of the last request
 
     def close(self):
         if self.connection:
@@ -54,8 +67,9 @@ class Caller:
     def ask(self):
         """(outcome, code, detail)."""
         try:
+            number = self.number = next(self.numbers)
             self.connection = self.connection or Connection(self.address, ANSWER_TIMEOUT_S)
-            number = next(self.numbers)
+            self.port = self.connection.socket.getsockname()[1]
             self.send(number)
             response = self.connection.read()
             if response is None:
@@ -123,14 +137,13 @@ COUNT = ("word_count", lambda n: {"text": "word " * (n % 40 + 1)},
          lambda result, n: result["structuredContent"]["words"] == n % 40 + 1)
 
 
-class Door(threading.Thread):
-    """Asks one caller again and again, at a pace, until closed; can be held."""
+class Client(threading.Thread):
+    """Asks one caller again and again, at a pace, until closed; can be held. keeps: its connection, from one request to the next."""
 
-    def __init__(self, name, make, pace_s):
+    def __init__(self, name, make, pace_s, keeps, add):
         super().__init__(daemon=True, name=f"door-{name}")
-        self.door, self.make, self.pace_s = name, make, pace_s
-        self.lock, self.seen, self.ending = threading.Lock(), Seen(), threading.Event()
-        self.open_, self.idle = threading.Event(), threading.Event()
+        self.make, self.pace_s, self.keeps, self.add = make, pace_s, keeps, add
+        self.ending, self.open_, self.idle = threading.Event(), threading.Event(), threading.Event()
         self.open_.set()
 
     def run(self):
@@ -143,11 +156,27 @@ class Door(threading.Thread):
                 self.open_.wait(0.2)
                 continue
             start = time.monotonic()
-            outcome, code, detail = caller.ask()
-            with self.lock:
-                self.seen.add(outcome, code, detail, (time.monotonic() - start) * 1000)
+            self.add(caller, *caller.ask(), (time.monotonic() - start) * 1000)
+            if not self.keeps:
+                caller.close()
             self.ending.wait(self.pace_s)
         caller.close()
+
+
+class Door:
+    """The clients of one door, and what they saw. keeps: one for each client, whether it keeps its connection."""
+
+    def __init__(self, name, make, pace_s, keeps):
+        self.name, self.lock, self.seen = name, threading.Lock(), Seen()
+        self.clients = [Client(name, make, pace_s, each, self.add) for each in keeps]
+
+    def start(self):
+        for client in self.clients:
+            client.start()
+
+    def add(self, *what):
+        with self.lock:
+            self.seen.add(*what)
 
     def take(self):
         """What was seen since the last take."""
@@ -157,18 +186,23 @@ class Door(threading.Thread):
 
     def hold(self):
         """No request is under way and no connection open when this returns."""
-        self.idle.clear()
-        self.open_.clear()
-        if not self.idle.wait(ANSWER_TIMEOUT_S + 5):
-            raise Broken(f"the door {self.door} did not come to rest: a request was never answered")
+        for client in self.clients:
+            client.idle.clear()
+            client.open_.clear()
+        for client in self.clients:
+            if not client.idle.wait(ANSWER_TIMEOUT_S + 5):
+                raise Broken(f"the door {self.name} did not come to rest: a request was never answered")
 
     def release(self):
-        self.open_.set()
+        for client in self.clients:
+            client.open_.set()
 
     def close(self):
-        self.ending.set()
-        self.open_.set()
-        self.join(ANSWER_TIMEOUT_S + 5)
+        for client in self.clients:
+            client.ending.set()
+            client.open_.set()
+        for client in self.clients:
+            client.join(ANSWER_TIMEOUT_S + 5)
 
 
 def serves_again_ms(caller, since, bound_s):

@@ -58,6 +58,10 @@ def memory_bytes(pid):
     return int((PROC / str(pid) / "statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
 
 
+def resident_bytes(pid):
+    return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 def with_environment(text):
     """The processes that were started with `text` in their environment, zombies left out."""
     found, needle = [], str(text).encode()

@@ -1,7 +1,7 @@
 """Fixtures of the integration tests. One gateway is shared by all tests that only use it; those that break things take `own_gateway`."""
 import pytest
 
-from harness import clients, gateway as gateways, processes
+from harness import clients, gateway as gateways, processes, stubs as contract
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,12 @@ def notes(tmp_path_factory):
     service = processes.start_notes(tmp_path_factory.mktemp("notes"))
     yield service
     assert service.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def stubs(tmp_path_factory):
+    """The contract as Python modules, below this directory."""
+    return contract.make(tmp_path_factory.mktemp("stubs"))
 
 
 @pytest.fixture(scope="session")
@@ -40,30 +46,35 @@ def upstream(node, era, tmp_path_factory):
     service.stop()
 
 
-def start_quickstart(worldclock, notes, **options):
+@pytest.fixture(scope="session")
+def start_quickstart(worldclock, notes):
+    """start_quickstart(**options of Gateway): the quick start, running, with its catalog. Who starts one ends it: `with`."""
     reason = gateways.missing()
     if reason:
         pytest.skip(reason)
-    started = gateways.Gateway(**options)
-    try:
-        started.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
-    except BaseException:
-        started.close()
-        raise
-    return started
+
+    def start(**options):
+        started = gateways.Gateway(**options)
+        try:
+            started.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
+        except BaseException:
+            started.close()
+            raise
+        return started
+    return start
 
 
 @pytest.fixture(scope="session")
-def gateway(worldclock, notes):
+def gateway(start_quickstart):
     """The quick start, running, with its catalog. Shared: leave it as it was."""
-    with start_quickstart(worldclock, notes) as started:
+    with start_quickstart() as started:
         yield started
 
 
 @pytest.fixture
-def own_gateway(worldclock, notes):
+def own_gateway(start_quickstart):
     """The same for one test alone, which may kill and change what it likes."""
-    with start_quickstart(worldclock, notes) as started:
+    with start_quickstart() as started:
         yield started
 
 

@@ -3,11 +3,10 @@ SPI-1, SPI-17, TRN-4, DSC-5). And well-behaved ones in another language, over gR
 import json
 import pathlib
 import re
-import subprocess
 
 import pytest
 
-from harness import ROOT, gateway as gateways
+from harness import gateway as gateways
 from harness.mcp import ModernMcp
 from harness.processes import wait_until
 
@@ -52,15 +51,6 @@ def configured(behaviour, directory, stubs, **more):
     return {"id": module_id(behaviour), "family": "echo", "binary": str(PYMODULE), "args": [behaviour],
             "start_timeout_ms": START_TIMEOUT_MS, "sandbox": sandbox(behaviour, directory, stubs), **more,
             "env": {"PYMODULE_STUBS": str(stubs), "PYMODULE_REPORT": str(directory / module_id(behaviour))}}
-
-
-@pytest.fixture(scope="module")
-def stubs(tmp_path_factory):
-    """protoc's Python output of proto/."""
-    directory = tmp_path_factory.mktemp("stubs")
-    files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto").rglob("*.proto")]
-    subprocess.run(["protoc", f"-I{ROOT / 'proto'}", "-I/usr/include", f"--python_out={directory}", *files], check=True, timeout=60)
-    return directory
 
 
 def start(worldclock, notes, modules):
@@ -148,10 +138,6 @@ def test_the_others_serve_beside_bad_modules(zoo):
         assert now[name]["pid"] == zoo.first[name]["pid"], f"{name} died"
 
 
-def describe(gateway, name):
-    return json.loads(gateway.ctl("module", "describe", name, "--output", "json").stdout)
-
-
 @pytest.mark.parametrize("name", [*map(module_id, FAULTS), "absent", "rubbish", "plain"])
 def test_lif_8_every_bad_version_ends_quarantined_with_its_fault(zoo, name):
     """More than five deaths in a minute, or twice not ready in time: held down, by a decision that names the reason."""
@@ -159,7 +145,7 @@ def test_lif_8_every_bad_version_ends_quarantined_with_its_fault(zoo, name):
     fault = FAULTS[behaviour][1] if behaviour in FAULTS else r"module\.program\.unusable"
     process = shows(zoo, name, ("quarantined",), rf"(deaths in 60 s|times in a row); last: bad version, never ready: .*{fault}")
     assert "pid" not in process
-    told = describe(zoo, name)
+    told = zoo.describe(name)
     late = fault == r"module\.start\.timeout"
     assert len(told["deaths"]) == (2 if late else 6)
     assert {death["kind"] for death in told["deaths"]} == {"bad version"}

@@ -10,7 +10,7 @@ import yaml
 
 from harness import gateway as gateways
 from harness.processes import wait_until
-from test_upgrade import Load, config_with, echo_config, program, settled, start, stubs, versions  # noqa: F401
+from test_upgrade import Load, config_with, echo_config, program, settled, versions
 
 SECRET = "hunter2-is-no-password"
 
@@ -254,8 +254,8 @@ def test_spi_15_a_module_that_does_not_serve_gets_a_mended_file_at_once(stubs, t
         it.runs_with({"say": "mended"}, 2)
 
 
-def test_lif_9_clients_notice_nothing_of_a_change_and_the_schema_is_asked_first(worldclock, notes):
-    with start(worldclock, notes, config=config_with()) as gateway:
+def test_lif_9_clients_notice_nothing_of_a_change_and_the_schema_is_asked_first(start_quickstart):
+    with start_quickstart(config=config_with()) as gateway:
         before = gateway.processes()
         with Load(gateway) as load:
             gateway.ctl("module", "configure", "mcp", "--file", "-", stdin="pageSize: 7\ninstructions: Ask the clock.\n")

@@ -1,14 +1,16 @@
 """Kill -9 of each process while clients call in a loop: it is back by itself, the other protocols see nothing, status says why."""
-import copy
+import os
 import pathlib
+import select
+import signal
 import threading
 import time
 
 import pytest
 
-from harness import gateway as gateways
+from harness import BIN, gateway as gateways
 from harness.mcp import ModernMcp
-from harness.processes import wait_until
+from harness.processes import Process, wait_until
 
 ARGUMENTS = {"value": 5, "from_unit": "km", "to_unit": "m"}
 
@@ -55,7 +57,7 @@ def two_doors(worldclock, notes):
     reason = gateways.missing()
     if reason:
         pytest.skip(reason)
-    config = copy.deepcopy(gateways.quickstart_config())
+    config = gateways.quickstart_config()
     config["listeners"].append({"name": "mcp2", "address": "127.0.0.1", "port": 0})
     config["modules"].append({"id": "mcp2", "family": "mcp", "binary": "gatehouse-mcp", "listeners": ["mcp2"],
                               "config": {"listener": "mcp2"}})
@@ -67,6 +69,23 @@ def two_doors(worldclock, notes):
 def url_of(gateway, listener):
     host, port = gateway.listener(listener)
     return f"http://{host}:{port}/mcp"
+
+
+def test_a_core_that_is_told_to_end_waits_for_no_stream(own_gateway):
+    """As after a change of the configuration: modules that watch and an operator who follows the events would never end by themselves."""
+    before = own_gateway.processes()["core"]
+    follower = Process("follower", [BIN / "gatehouse", "events", "--follow"], own_gateway.directory, env=own_gateway.env)
+    try:
+        wait_until(lambda: own_gateway.apply("kind: Team\nmetadata: {name: seen}\nspec: {}\n") and follower.output(), "the events to be followed")
+        handle, began = os.pidfd_open(before["pid"]), time.monotonic()
+        os.kill(before["pid"], signal.SIGTERM)
+        assert select.select([handle], [], [], 10)[0]
+        os.close(handle)
+        assert time.monotonic() - began < 2.5  # half of what it grants to calls under way
+        own_gateway.wait_restarted(before)
+    finally:
+        follower.child.kill()
+        follower.child.wait()
 
 
 @pytest.mark.parametrize("victim", ["mcp", "rest", "core"])

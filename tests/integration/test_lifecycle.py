@@ -1,5 +1,4 @@
 """What the core does with modules that die, hang or are told to leave (LIF-4, LIF-5, LIF-7, LIF-8), on the real stack."""
-import copy
 import json
 import os
 import re
@@ -54,31 +53,6 @@ def upstream():
     server.close()
 
 
-def config_with(**of_modules):
-    """The quick start with more keys for some modules."""
-    config = copy.deepcopy(gateways.quickstart_config())
-    for module in config["modules"]:
-        module.update(of_modules.get(module["id"], {}))
-    return config
-
-
-def start(worldclock, notes, **options):
-    reason = gateways.missing()
-    if reason:
-        pytest.skip(reason)
-    gateway = gateways.Gateway(**options)
-    try:
-        gateway.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
-    except BaseException:
-        gateway.close()
-        raise
-    return gateway
-
-
-def describe(gateway, name):
-    return json.loads(gateway.ctl("module", "describe", name, "--output", "json").stdout)
-
-
 def wait_state(gateway, name, state, timeout_s=20):
     def there():
         process = gateway.processes().get(name, {})
@@ -108,13 +82,13 @@ def error_code(reply):
 
 # ---- quarantine (LIF-8) ----
 
-def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(worldclock, notes):
-    with start(worldclock, notes) as gateway:
+def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(start_quickstart):
+    with start_quickstart() as gateway:
         token = gateway.token(gateways.GUEST, "--team", "explorers")
         first = gateway.processes()
         process = kill_until_quarantined(gateway, "rest")
         assert re.search(r"6 deaths in 60 s; last: incident after [\d.]+ s ready: signal 9 \(KILL\) \(module\.exited\)", process["reason"])
-        told = describe(gateway, "rest")
+        told = gateway.describe("rest")
         assert [(death["kind"], death["cause"]) for death in told["deaths"]] == [("incident", "signal")] * 6
         assert told["deathCounts"] == [{"cause": "signal", "count": 6}]
 
@@ -146,8 +120,8 @@ def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(world
         gateway.wait_restarted(before)
 
 
-def test_lif_8_clients_of_a_quarantined_module_are_answered_and_not_left_waiting(worldclock, notes):
-    with start(worldclock, notes) as gateway:
+def test_lif_8_clients_of_a_quarantined_module_are_answered_and_not_left_waiting(start_quickstart):
+    with start_quickstart() as gateway:
         token, url = gateway.token(gateways.GUEST, "--team", "explorers"), gateway.mcp_url
         kill_until_quarantined(gateway, "mcp")
         with ModernMcp(url, token) as mcp:
@@ -159,9 +133,9 @@ def test_lif_8_clients_of_a_quarantined_module_are_answered_and_not_left_waiting
             assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
 
 
-def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(worldclock, notes):
-    config = config_with(rest={"quarantine": {"deaths": 0}})
-    with start(worldclock, notes, config=config) as gateway:
+def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(start_quickstart):
+    config = gateways.quickstart_config(rest={"quarantine": {"deaths": 0}})
+    with start_quickstart(config=config) as gateway:
         for _ in range(8):
             gateway.wait_restarted(gateway.kill("rest"))
         assert gateway.processes()["rest"]["state"] == "ready"
@@ -221,8 +195,8 @@ def test_lif_8_one_that_never_was_ready_waits_for_an_operator(worldclock, notes)
 # ---- drain, stop, start, restart (LIF-5) ----
 
 @pytest.mark.parametrize("order,after", [("restart", "ready"), ("stop", "stopped"), ("drain", "draining")])
-def test_lif_5_what_is_in_flight_is_finished_first(worldclock, notes, upstream, order, after):
-    with start(worldclock, notes) as gateway:
+def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, order, after):
+    with start_quickstart() as gateway:
         gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
                       "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
                       f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
@@ -249,13 +223,14 @@ def test_lif_5_what_is_in_flight_is_finished_first(worldclock, notes, upstream, 
         now = wait_state(gateway, "rest", after)
         if order == "restart":
             assert int(now["generation"]) > int(before["generation"])
-            assert "stopping" in [step["toState"] for step in describe(gateway, "rest")["history"]]
+            assert "stopping" in [step["toState"] for step in gateway.describe("rest")["history"]]
         elif order == "stop":
-            assert "pid" not in now and "by an operator" in now["reason"]
+            now = wait_until(lambda: "pid" not in (process := gateway.processes()["rest"]) and process, "its end, after that of its connection", 5)
+            assert now["state"] == "stopped" and "by an operator" in now["reason"]
         else:
             wait_until(lambda: "nothing in flight" in gateway.processes()["rest"]["reason"], "the drain to end", 5)
             assert gateway.processes()["rest"]["pid"] == before["pid"]
-        assert not describe(gateway, "rest").get("deaths")
+        assert not gateway.describe("rest").get("deaths")
         if order != "restart":
             gateway.ctl("module", "start", "rest")
             assert int(wait_state(gateway, "rest", "ready")["generation"]) > int(before["generation"])
@@ -263,8 +238,8 @@ def test_lif_5_what_is_in_flight_is_finished_first(worldclock, notes, upstream, 
             assert mcp.call("convert_units", ARGUMENTS).result["structuredContent"]["result"] == 5000
 
 
-def test_lif_5_a_deadline_ends_the_drain_and_the_process(worldclock, notes, upstream):
-    with start(worldclock, notes) as gateway:
+def test_lif_5_a_deadline_ends_the_drain_and_the_process(start_quickstart, upstream):
+    with start_quickstart() as gateway:
         gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
                       "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
                       f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
@@ -283,21 +258,21 @@ def test_lif_5_a_deadline_ends_the_drain_and_the_process(worldclock, notes, upst
         assert 0.3 <= time.monotonic() - began < 4
         thread.join(10)
         assert replies and error_code(replies[0])
-        assert any("the drain deadline passed, 1 in flight" in step["cause"] for step in describe(gateway, "rest")["history"])
+        assert any("the drain deadline passed, 1 in flight" in step["cause"] for step in gateway.describe("rest")["history"])
 
 
-def test_lif_5_a_module_that_does_not_drain_is_ended_all_the_same(worldclock, notes):
-    config = config_with(rest={"stop_grace_ms": 300, "probes": {"liveness": {"interval_ms": 0}}})
-    with start(worldclock, notes, config=config) as gateway:
+def test_lif_5_a_module_that_does_not_drain_is_ended_all_the_same(start_quickstart):
+    config = gateways.quickstart_config(rest={"stop_grace_ms": 300, "probes": {"liveness": {"interval_ms": 0}}})
+    with start_quickstart(config=config) as gateway:
         before = gateway.kill("rest", signal.SIGSTOP)
         gateway.ctl("module", "restart", "rest", "--drain", "200ms")
         gateway.wait_restarted(before)
-        history = describe(gateway, "rest")["history"]
+        history = gateway.describe("rest")["history"]
         assert any("it did not drain" in step["cause"] and step["toState"] == "stopping" for step in history), history
 
 
-def test_a_stop_outlives_the_core_and_other_orders_are_refused(worldclock, notes):
-    with start(worldclock, notes) as gateway:
+def test_a_stop_outlives_the_core_and_other_orders_are_refused(start_quickstart):
+    with start_quickstart() as gateway:
         assert "is running" in gateway.ctl("module", "start", "rest", check=False).stderr
         gateway.ctl("module", "stop", "rest")
         wait_state(gateway, "rest", "stopped")
@@ -342,12 +317,12 @@ def test_a_program_that_was_replaced_on_disk_is_the_one_that_starts(worldclock, 
 QUICK = {"interval_ms": 200, "timeout_ms": 200, "failures": 2}
 
 
-def test_lif_4_a_module_that_hangs_is_found_says_where_and_is_back(worldclock, notes):
-    config = config_with(mcp={"probes": {"liveness": QUICK}})
-    with start(worldclock, notes, config=config) as gateway:
+def test_lif_4_a_module_that_hangs_is_found_says_where_and_is_back(start_quickstart):
+    config = gateways.quickstart_config(mcp={"probes": {"liveness": QUICK}})
+    with start_quickstart(config=config) as gateway:
         before = gateway.kill("mcp", signal.SIGSTOP)
         after = gateway.wait_restarted(before, 10)
-        death = describe(gateway, "mcp")["deaths"][0]
+        death = gateway.describe("mcp")["deaths"][0]
         assert death["cause"] == "probe" and death["kind"] == "incident"
         assert "no answer to 2 liveness probes" in death["detail"] and "module.probe.failed" in death["detail"]
         assert any("gatehouse-mcp+0x" in line for line in death["lastWords"]) or not gateways_have_stacks(), death
@@ -400,9 +375,9 @@ def gateways_have_stacks():
     return b"__asan_init" not in (gateways.BIN / "gatehouse-mcp").read_bytes()
 
 
-def test_lif_4_a_module_that_does_not_answer_is_degraded_with_its_reason_and_comes_back(worldclock, notes):
-    config = config_with(rest={"probes": {"liveness": {"interval_ms": 0}, "readiness": QUICK}})
-    with start(worldclock, notes, config=config) as gateway:
+def test_lif_4_a_module_that_does_not_answer_is_degraded_with_its_reason_and_comes_back(start_quickstart):
+    config = gateways.quickstart_config(rest={"probes": {"liveness": {"interval_ms": 0}, "readiness": QUICK}})
+    with start_quickstart(config=config) as gateway:
         before = gateway.kill("rest", signal.SIGSTOP)
         process = wait_state(gateway, "rest", "degraded")
         assert "no answer to 2 readiness probes in a row (module.probe.failed)" in process["reason"]
@@ -416,7 +391,7 @@ def test_a_crash_leaves_its_stack_for_the_operator(own_gateway):
     if not gateways_have_stacks():
         pytest.skip("a sanitizer's runtime reports instead")
     own_gateway.wait_restarted(own_gateway.kill("mcp", signal.SIGSEGV))
-    death = describe(own_gateway, "mcp")["deaths"][0]
+    death = own_gateway.describe("mcp")["deaths"][0]
     assert (death["kind"], death["cause"]) == ("incident", "signal")
     words = death["lastWords"]
     assert any("signal 11 (SEGV), sent" in line for line in words) and any("gatehouse-mcp+0x" in line for line in words), words

@@ -85,7 +85,7 @@ class Stack(gateways.Gateway):
         return dict(line.split() for line in path.read_text().splitlines())
 
     def protections(self):
-        described = json.loads(self.ctl("module", "describe", "hostile", "--output", "json").stdout)
+        described = self.describe("hostile")
         return {item["name"]: item for item in described["protections"]}
 
 
@@ -235,7 +235,7 @@ def test_a_core_that_was_taken_over_gets_nothing_but_its_own(attempt, place, lis
 def test_the_core_is_confined_and_says_so(place, listening):
     with Stack(listening, place) as stack:
         stack.wait_others()
-        described = json.loads(stack.ctl("module", "describe", "core", "--output", "json").stdout)
+        described = stack.describe("core")
         states = {item["name"]: item["state"] for item in described["protections"]}
         version = landlock()
         here = {"no_new_privileges": True, "capabilities": True, "seccomp": True, "landlock_files": version > 0, "landlock_network": version >= 4,

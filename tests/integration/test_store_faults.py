@@ -10,7 +10,6 @@ import subprocess
 
 import pytest
 
-from conftest import start_quickstart
 from harness import BIN, gateway as gateways
 from harness.mcp import ModernMcp
 from harness.processes import wait_until
@@ -122,8 +121,8 @@ def exchange(one, other):
 
 
 @pytest.mark.parametrize("damage", [damage_header, damage_pages, damage_row, damage_empty, damage_absent])
-def test_a_damaged_store_is_never_served_nor_overwritten(worldclock, notes, damage):
-    with start_quickstart(worldclock, notes) as gateway:
+def test_a_damaged_store_is_never_served_nor_overwritten(start_quickstart, damage):
+    with start_quickstart() as gateway:
         assert apply_team(gateway, "kept").returncode == 0
         gateway.stop()
         path = database(gateway)
@@ -201,20 +200,20 @@ def full_disk_story(gateway, make_room):
     assert serves(gateway, token)
 
 
-def test_a_full_disk(worldclock, notes, small_disk):
+def test_a_full_disk(start_quickstart, small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         full_disk_story(gateway, ballast.unlink)
 
 
-def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, notes, small_disk):
+def test_lif_8_a_release_that_cannot_be_written_down_is_refused(start_quickstart, small_disk):
     """An operator who was told that a module is released must not find it quarantined after the next death of the core."""
     ballast, rest = small_disk / "ballast", small_disk / "rest"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         kill_until_quarantined(gateway, "rest")
         fill_to_the_last_page(gateway, rest)
         refusal = gateway.ctl("module", "release", "rest", check=False)
@@ -227,13 +226,13 @@ def test_lif_8_a_release_that_cannot_be_written_down_is_refused(worldclock, note
         gateway.wait_ready(60)
 
 
-def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(worldclock, notes, small_disk):
+def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(start_quickstart, small_disk):
     """The next core could not go on with it."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * 1024 * 1024)
     (small_disk / "state").mkdir()
     configure = ("module", "configure", "mcp", "--probation", "300ms", "--file", "-")
-    with start_quickstart(worldclock, notes, env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
         def newest():
             versions = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["versions"]
             return not versions.get("phase") and versions.get("changes", [None])[0]

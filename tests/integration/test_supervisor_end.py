@@ -1,8 +1,6 @@
 """How the supervisor begins and ends: stop, listeners and readiness of a service manager, its own death, wrong arguments."""
 import json
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -156,33 +154,3 @@ def test_an_unknown_user_is_a_configuration_error():
     with Stack([module("web", "sleep", user="no-such-user-here")]) as stack:
         assert stack.process.child.wait(20) == 100
         assert "no such user" in stack.log()
-
-
-# What may be asked of the kernel between a death and the next life, and while it becomes ready.
-RESTART_CALLS = {"clone", "close", "epoll_ctl", "epoll_wait", "getpid", "getrandom", "kill", "newfstatat", "poll", "pwrite64", "read", "recvmsg",
-                 "rt_sigprocmask", "rt_sigreturn", "sendto", "unlink", "waitid", "write", "pread64"}  # pread64: where a cgroup counts kills
-
-
-def test_lif_7_the_restart_path_allocates_nothing():
-    if not shutil.which("strace") or os.geteuid() != 0:
-        pytest.skip("needs strace and root")
-    with Stack([module("web", "ready", "serve", listeners=["web"])]) as stack:
-        core = stack.core()
-        pid, port = core.start("web")["pid"], stack.port(core)
-        core.until("Notified")
-
-        def kill(before):
-            os.kill(before, signal.SIGKILL)
-            core.until("Notified")
-            return wait_until(lambda: ask(port), "the module to be back")
-        pid = kill(pid)  # once before: tables of the event loop have grown to their size
-        trace = stack.directory / "trace"
-        with subprocess.Popen(["strace", "-o", trace, "-p", str(stack.process.pid)], stderr=subprocess.PIPE, text=True) as tracer:
-            if "attached" not in tracer.stderr.readline():
-                pytest.skip("this machine does not let us trace")
-            kill(pid)
-            tracer.send_signal(signal.SIGINT)
-        calls = re.findall(r"^(\w+)\(", trace.read_text(), re.MULTILINE)
-        assert calls.count("clone") == 1 and calls.count("waitid") >= 1, calls
-        assert not {"brk", "mmap", "munmap", "mremap", "fork", "vfork", "open", "openat"} & set(calls), calls
-        assert set(calls) <= RESTART_CALLS, " ".join(sorted(set(calls)))

@@ -24,11 +24,13 @@ def missing():
     return f"not built: {', '.join(absent)}" if absent else None
 
 
-def quickstart_config():
-    """The quick start's gatehouse.yaml as data, with every listener on a free port."""
+def quickstart_config(**of_modules):
+    """The quick start's gatehouse.yaml as data, with every listener on a free port. of_modules: {module id: more keys of it}."""
     config = yaml.safe_load((QUICKSTART / "gatehouse.yaml").read_text())
     for listener in config["listeners"]:
         listener["port"] = 0
+    for module in config["modules"]:
+        module.update(of_modules.get(module["id"], {}))
     return config
 
 
@@ -93,6 +95,10 @@ class Gateway:
     def processes(self):
         """{id: its status} of every process of the gateway."""
         return {process["id"]: process for process in (self.status() or {}).get("processes", [])}
+
+    def describe(self, module):
+        """`gatehouse module describe --output json` as data."""
+        return json.loads(self.ctl("module", "describe", module, "--output", "json").stdout)
 
     def wait_ready(self, timeout_s=30):
         wanted = {module["id"] for module in self.config["modules"] if module.get("enabled", True)}

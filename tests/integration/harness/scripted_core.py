@@ -5,14 +5,13 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent import futures
 
 import grpc
 
-from . import BIN, ROOT
+from . import BIN, stubs
 from .processes import Process, wait_until
 
 RUNTIME = "/core.module.v1.ModuleRuntime/"
@@ -25,8 +24,7 @@ def messages():
     """The generated Python modules: common, module and auth."""
     out = pathlib.Path(tempfile.mkdtemp(prefix="ghpb"))
     try:
-        files = [str(path.relative_to(ROOT / "proto")) for path in (ROOT / "proto" / "core").rglob("*.proto")]
-        subprocess.run(["protoc", "-I", ROOT / "proto", f"--python_out={out}", *files], check=True)
+        stubs.make(out)
         sys.path.insert(0, str(out))
         from core.common.v1 import common_pb2
         from core.module.v1 import module_pb2
