@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from conftest import start_quickstart
 from harness import gateway as gateways
 from harness.jwt import JWT_KEY, jwt
 from harness.mcp import ModernMcp
@@ -14,23 +13,23 @@ HOUR_S = 3600
 
 
 @pytest.fixture(scope="module")
-def issued(worldclock, notes, tmp_path_factory):
+def issued(start_quickstart, tmp_path_factory):
     """A gateway that takes JWTs of one issuer for one audience, and nobody without a credential."""
     key = tmp_path_factory.mktemp("keys") / "jwt.key"
     key.write_bytes(JWT_KEY)
     key.chmod(0o600)
     config = gateways.quickstart_config()
     config["auth"] = {"jwt": {"key_file": str(key), "issuer": "https://issuer.example.com", "audience": "gatehouse"}}
-    with start_quickstart(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         yield gateway
 
 
 @pytest.fixture(scope="module")
-def open_door(worldclock, notes):
+def open_door(start_quickstart):
     """A gateway that serves callers without a credential, in a role."""
     config = gateways.quickstart_config()
     config["auth"] = {"anonymous_role": "developer"}
-    with start_quickstart(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         yield gateway
 
 

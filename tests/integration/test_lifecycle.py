@@ -141,9 +141,9 @@ def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(start_quickst
         assert gateway.processes()["rest"]["state"] == "ready"
 
 
-def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_when_that_fails(worldclock, notes):
-    config = config_with(rest={"quarantine": {"deaths": 1, "window_ms": 2000, "retry_ms": 1500}})
-    with start(worldclock, notes, config=config) as gateway:
+def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_when_that_fails(start_quickstart):
+    config = gateways.quickstart_config(rest={"quarantine": {"deaths": 1, "window_ms": 2000, "retry_ms": 1500}})
+    with start_quickstart(config=config) as gateway:
         def kill_when_ready(after=0):
             before = wait_until(lambda: (now := gateway.processes()["rest"])["state"] == "ready" and int(now["generation"]) > after and now,
                                 "rest to be ready", 30, pause_s=0.02)
@@ -151,7 +151,7 @@ def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_
             return int(before["generation"])
 
         def pause_ms():
-            return int(describe(gateway, "rest")["quarantine"]["pauseMs"])
+            return int(gateway.describe("rest")["quarantine"]["pauseMs"])
         generation = kill_when_ready(kill_when_ready())
         held = wait_state(gateway, "rest", "quarantined")
         assert re.search(r"2 deaths in 2 s.*; a trial start in [012] s", held["reason"]) and pause_ms() == 1500
@@ -162,18 +162,18 @@ def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_
         assert pause_ms() == 3000
         process = wait_until(lambda: (now := gateway.processes().get("rest", {})).get("state") == "ready" and now, "the second trial", 20,
                              pause_s=0.02)
-        told = describe(gateway, "rest")
+        told = gateway.describe("rest")
         assert told["quarantine"]["onTrial"] and any(step["cause"] == "started on trial" for step in told["history"])
         assert "on trial: one more death" in gateway.ctl("module", "describe", "rest").stdout
         gateway.wait_restarted(gateway.kill("core"))  # and that it is on trial
-        assert describe(gateway, "rest").get("quarantine", {}).get("onTrial"), (describe(gateway, "rest"), gateway.log()[-6000:])
-        wait_until(lambda: "quarantine" not in describe(gateway, "rest"), "the trial to be over", 20, pause_s=0.1)
+        assert gateway.describe("rest").get("quarantine", {}).get("onTrial"), (gateway.describe("rest"), gateway.log()[-6000:])
+        wait_until(lambda: "quarantine" not in gateway.describe("rest"), "the trial to be over", 20, pause_s=0.1)
         assert gateway.processes()["rest"]["pid"] == process["pid"]
         gateway.wait_restarted(gateway.kill("rest"))  # all is forgotten: one death is only one
 
 
-def test_lif_8_one_that_never_was_ready_waits_for_an_operator(worldclock, notes):
-    config = config_with(rest={"quarantine": {"deaths": 2, "retry_ms": 200}})
+def test_lif_8_one_that_never_was_ready_waits_for_an_operator():
+    config = gateways.quickstart_config(rest={"quarantine": {"deaths": 2, "retry_ms": 200}})
     config["modules"].append({"id": "never", "binary": "/bin/false", "quarantine": {"deaths": 2, "retry_ms": 200}})
     reason = gateways.missing()
     if reason:
@@ -181,12 +181,12 @@ def test_lif_8_one_that_never_was_ready_waits_for_an_operator(worldclock, notes)
     with gateways.Gateway(config=config, wait=False) as gateway:
         assert "held until it is released" in wait_state(gateway, "never", "quarantined", 30)["reason"]
         generation = gateway.processes()["never"]["generation"]
-        assert "pauseMs" not in describe(gateway, "never")["quarantine"]
+        assert "pauseMs" not in gateway.describe("never")["quarantine"]
         for _ in range(3):  # the other one is held and comes back in the meantime
             before = wait_state(gateway, "rest", "ready")
             os.kill(before["pid"], signal.SIGKILL)
             gateway.wait_restarted(before)
-        assert any(step["cause"] == "started on trial" for step in describe(gateway, "rest")["history"])
+        assert any(step["cause"] == "started on trial" for step in gateway.describe("rest")["history"])
         now = gateway.processes()["never"]
         assert (now["state"], now["generation"]) == ("quarantined", generation)
         assert "until `gatehouse module release`" in gateway.ctl("module", "describe", "never").stdout
@@ -335,7 +335,7 @@ def test_lif_4_a_module_that_hangs_is_found_says_where_and_is_back(start_quickst
 def test_lif_4_the_first_missing_answer_shows_at_once_and_a_paused_module_is_ready_again(worldclock, notes):
     config = config_with(mcp={"probes": {"liveness": {"interval_ms": 200, "timeout_ms": 300, "failures": 1000},
                                          "readiness": {"interval_ms": 0}}})
-    with start(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         before = gateway.kill("mcp", signal.SIGSTOP)
         process = wait_state(gateway, "mcp", "degraded")
         assert "no answer in 300 ms to 1 liveness probe in a row (module.probe.failed)" in process["reason"]
@@ -360,7 +360,7 @@ def test_lif_4_a_module_that_hangs_is_gone_in_eight_seconds_by_default(worldcloc
 def test_lif_8_a_module_that_hangs_while_the_core_is_replaced_is_an_incident(worldclock, notes):
     """What the core that is gone saw counts: such a death is no late start, and two of them are no quarantine."""
     config = config_with(mcp={"start_timeout_ms": 1500})
-    with start(worldclock, notes, config=config) as gateway:
+    with start_quickstart(config=config) as gateway:
         for _ in range(2):
             before = gateway.kill("mcp", signal.SIGSTOP)
             gateway.wait_restarted(gateway.kill("core"))
