@@ -237,28 +237,9 @@ static void on_configured(struct lifecycle *lifecycle, const supervisor_control_
   }
 }
 
-/* The process lives and does not get ready, however often it was dialled: to wait longer would be to wait for ever
- * (LIF-8). */
-static void process_timed_out(void *argument) {
-  struct lifecycle_module *module = argument;
-  module->process_timer = NULL;
-  if (!module->pid)
-    return;
-  uint64_t generation = module->process_generation;
-  struct lifecycle_instance *instance = module->instance;
-  bool shown = instance && instance->generation == generation;
-  lifecycle_module_fault(module, generation, ERR_MODULE_START_TIMEOUT, "not ready in time; last: %.160s",
-                         shown ? instance->reason : "it never showed its runtime socket");
-  if (shown && instance->channel)
-    lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, module->fault);
-  lifecycle_account_condemn(module, generation, LIFECYCLE_DEATH_START, true);
-}
-
-void lifecycle_module_process_watch(struct lifecycle_module *module) {
-  if (!module->pid || module->process_timer)
-    return;
-  module->process_timer = core_rpc_timer_start(module->lifecycle->options.loop,
-                                               lifecycle_module_start_timeout_ms(module), process_timed_out, module);
+static void starts_take(struct lifecycle_module *module, uint32_t starts) {
+  module->starts = starts;
+  module->restarts = starts > 1 ? starts - 1 : module->restarts;
 }
 
 static void process_began(struct lifecycle_module *module, uint64_t generation, int32_t pid, uint64_t uptime_ms) {
@@ -286,9 +267,7 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
   struct lifecycle_module *module = lifecycle_module_find(lifecycle, news->module_id);
   if (!module)
     return;
-  module->starts = news->starts;
-  if (news->starts > 1)
-    module->restarts = news->starts - 1;
+  starts_take(module, news->starts);
   process_began(module, news->generation, news->pid, 0);
   if (module->hold != LIFECYCLE_HOLD_NONE || module->role == LIFECYCLE_RETIRED)
     unwanted_end(module);
@@ -435,13 +414,11 @@ static void on_process_entry(struct lifecycle_control *control, const supervisor
       lifecycle->core_last_exit_at_ms = news->last_exit_wall_us / 1000;
     }
   } else if (module) {
-    module->starts = news->starts;
+    starts_take(module, news->starts);
     if (news->role != supervisor_control_v1_ProcessRole_PROCESS_ROLE_UNSPECIFIED)
       module->role = (enum lifecycle_role)(news->role - 1);
     process_edition_take(module, news);
     lifecycle_hold_adopt(module, news->held, news->hold_reason);
-    if (news->starts > 1)
-      module->restarts = news->starts - 1;
     if (news->pid) {
       process_began(module, news->generation, news->pid, news->uptime_ms);
       lifecycle_account_adopt(module, news->generation, news->ready_ms);

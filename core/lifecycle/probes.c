@@ -1,7 +1,7 @@
-/* probes.c: liveness (LIF-4): once an instance is ready its health service is called again and again. What it answers
- * is not looked at, only that it does: a loop that hangs, a process that was stopped, cannot. So many calls in a row
- * without an answer and it is condemned; with a supervisor it gets SIGABRT first and writes where it hangs, then
- * SIGKILL. */
+/* probes.c: that a process becomes ready in time (LIF-8), and liveness (LIF-4): once an instance is ready its health
+ * service is called again and again. What it answers is not looked at, only that it does: a loop that hangs, a process
+ * that was stopped, cannot. So many calls in a row without an answer and it is condemned; with a supervisor it gets
+ * SIGABRT first and writes where it hangs, then SIGKILL. */
 #include <stdio.h>
 
 #include "core/lifecycle/lifecycle_internal.h"
@@ -11,6 +11,34 @@
 /* When the core's own loop was so late, a missing answer says nothing about the module. */
 #define OWN_DELAY_MAX_MS 500
 #define SLOW_MS 1000 /* an answer that is later than this is worth a line */
+
+/* ---- becoming ready ---- */
+
+/* The process lives and does not get ready, however often it was dialled: to wait longer would be to wait for ever
+ * (LIF-8). */
+static void process_timed_out(void *argument) {
+  struct lifecycle_module *module = argument;
+  module->process_timer = NULL;
+  if (!module->pid)
+    return;
+  uint64_t generation = module->process_generation;
+  struct lifecycle_instance *instance = module->instance;
+  bool shown = instance && instance->generation == generation;
+  lifecycle_module_fault(module, generation, ERR_MODULE_START_TIMEOUT, "not ready in time; last: %.160s",
+                         shown ? instance->reason : "it never showed its runtime socket");
+  if (shown && instance->channel)
+    lifecycle_instance_end(instance, LIFECYCLE_ON_TIMED_OUT, module->fault);
+  lifecycle_account_condemn(module, generation, LIFECYCLE_DEATH_START, true);
+}
+
+void lifecycle_module_process_watch(struct lifecycle_module *module) {
+  if (!module->pid || module->process_timer)
+    return;
+  module->process_timer = core_rpc_timer_start(module->lifecycle->options.loop,
+                                               lifecycle_module_start_timeout_ms(module), process_timed_out, module);
+}
+
+/* ---- liveness ---- */
 
 static void liveness_ask(void *argument);
 
