@@ -140,9 +140,10 @@ bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex) {
   return true;
 }
 
-char *str_base64url_encode(const uint8_t *data, size_t length) {
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  char *text = base_alloc(length / 3 * 4 + 5), *out = text;
+#define BASE64_DIGITS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+/* Returns where the digits end. */
+static char *base64_write(char *out, const uint8_t *data, size_t length, const char digits[static 64]) {
   for (size_t i = 0; i < length; i += 3) {
     size_t left = length - i;
     uint32_t group = (uint32_t)data[i] << 16;
@@ -155,44 +156,66 @@ char *str_base64url_encode(const uint8_t *data, size_t length) {
     if (left > 2)
       *out++ = digits[group & 63];
   }
-  *out = 0;
+  return out;
+}
+
+void str_base64_encode(char *target, const uint8_t *data, size_t length) {
+  char *end = target + STR_BASE64_LENGTH(length);
+  for (char *out = base64_write(target, data, length, BASE64_DIGITS "+/"); out < end; out++)
+    *out = '=';
+}
+
+char *str_base64url_encode(const uint8_t *data, size_t length) {
+  char *text = base_alloc(STR_BASE64_LENGTH(length) + 1);
+  *base64_write(text, data, length, BASE64_DIGITS "-_") = 0;
   return text;
 }
 
-static int base64url_value(char digit) {
+static int base64_value(char digit, enum str_base64_alphabet alphabet) {
   if (digit >= 'A' && digit <= 'Z')
     return digit - 'A';
   if (digit >= 'a' && digit <= 'z')
     return digit - 'a' + 26;
   if (digit >= '0' && digit <= '9')
     return digit - '0' + 52;
-  return digit == '-' ? 62 : digit == '_' ? 63 : -1;
+  if ((digit == '+' && alphabet & STR_BASE64) || (digit == '-' && alphabet & STR_BASE64URL))
+    return 62;
+  return (digit == '/' && alphabet & STR_BASE64) || (digit == '_' && alphabet & STR_BASE64URL) ? 63 : -1;
 }
 
-uint8_t *str_base64url_decode(const char *text, size_t text_length, size_t *length) {
-  if (text_length % 4 == 1)
-    return NULL;
-  uint8_t *data = base_alloc(text_length / 4 * 3 + 4);
-  size_t count = 0;
+size_t str_base64_padding(const char *text, size_t length) {
+  if (length == 0 || length % 4 != 0 || text[length - 1] != '=')
+    return 0;
+  return text[length - 2] == '=' ? 2 : 1;
+}
+
+bool str_base64_decode(uint8_t *target, size_t *count, const char *text, size_t length,
+                       enum str_base64_alphabet alphabet) {
   uint32_t bits = 0;
   unsigned bit_count = 0;
-  for (size_t i = 0; i < text_length; i++) {
-    int value = base64url_value(text[i]);
+  *count = 0;
+  if (length % 4 == 1)
+    return false;
+  for (size_t i = 0; i < length; i++) {
+    int value = base64_value(text[i], alphabet);
     if (value < 0)
-      goto invalid;
+      return false;
     bits = bits << 6 | (uint32_t)value;
     bit_count += 6;
     if (bit_count >= 8) {
       bit_count -= 8;
-      data[count++] = (uint8_t)(bits >> bit_count);
+      target[(*count)++] = (uint8_t)(bits >> bit_count);
     }
   }
-  if (bits & ((1u << bit_count) - 1)) /* two spellings of the same bytes: refused */
-    goto invalid;
-  data[count] = 0;
-  *length = count;
-  return data;
-invalid:
+  return !(bits & ((1u << bit_count) - 1)); /* two spellings of the same bytes: refused */
+}
+
+uint8_t *str_base64url_decode(const char *text, size_t text_length, size_t *length) {
+  uint8_t *data = base_alloc(text_length / 4 * 3 + 4);
+  if (str_base64_decode(data, length, text, text_length, STR_BASE64URL)) {
+    data[*length] = 0;
+    return data;
+  }
   base_free(data);
   return NULL;
 }

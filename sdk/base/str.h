@@ -25,6 +25,16 @@ static inline int str_hex_value(char c) {
 }
 void str_hex_encode(char *target, const uint8_t *data, size_t length);      /* target: 2*length+1 bytes, lower case */
 bool str_hex_decode(uint8_t *target, size_t target_bytes, const char *hex); /* exactly 2*target_bytes digits */
+/* Base64 of the usual alphabet: exactly STR_BASE64_LENGTH(length) characters with their padding, no NUL. */
+#define STR_BASE64_LENGTH(length_) (((length_) + 2) / 3 * 4)
+void str_base64_encode(char *target, const uint8_t *data, size_t length);
+/* How much of the end is padding, when text is padded as it has to be; else 0, and '=' is no digit of any alphabet. */
+size_t str_base64_padding(const char *text, size_t length);
+/* Unpadded text of an alphabet, or of either. target: 3 bytes for every 4 characters begun. Strict: false for any other
+ * character, a length that nothing has, and a second spelling of the same bytes. */
+enum str_base64_alphabet { STR_BASE64 = 1, STR_BASE64URL = 2, STR_BASE64_EITHER = 3 };
+bool str_base64_decode(uint8_t *target, size_t *count, const char *text, size_t length,
+                       enum str_base64_alphabet alphabet);
 char *str_base64url_encode(const uint8_t *data, size_t length); /* no padding; caller frees with base_free */
 uint8_t *str_base64url_decode(const char *text, size_t text_length,
                               size_t *length); /* strict, unpadded; NULL: invalid; caller frees */

@@ -79,6 +79,37 @@ START_TEST(encodings_round_trip_and_are_strict) {
     ck_assert(length == 0 || memcmp(decoded, data, length) == 0);
     base_free(decoded);
     base_free(text);
+    char padded[STR_BASE64_LENGTH(sizeof data)];
+    size_t characters = STR_BASE64_LENGTH(length);
+    str_base64_encode(padded, data, length);
+    characters -= str_base64_padding(padded, characters);
+    ck_assert(str_base64_decode(back, &decoded_length, padded, characters, STR_BASE64));
+    ck_assert_uint_eq(decoded_length, length);
+    ck_assert(length == 0 || memcmp(back, data, length) == 0);
+  }
+  static const struct {
+    const char *text;
+    enum str_base64_alphabet alphabet;
+    size_t padding, count; /* SIZE_MAX: refused */
+  } rows[] = {
+      {"", STR_BASE64, 0, 0},
+      {"+/+/", STR_BASE64, 0, 3},
+      {"-_-_", STR_BASE64URL, 0, 3},
+      {"+_-/", STR_BASE64_EITHER, 0, 3},
+      {"-/+/", STR_BASE64, 0, SIZE_MAX},
+      {"+_-_", STR_BASE64URL, 0, SIZE_MAX},
+      {"Zg==", STR_BASE64, 2, 1},
+      {"Zm8=", STR_BASE64, 1, 2},
+      {"Zg=", STR_BASE64, 0, SIZE_MAX},
+      {"Z===", STR_BASE64, 2, SIZE_MAX},
+      {"====", STR_BASE64, 2, SIZE_MAX},
+      {"Zh==", STR_BASE64, 2, SIZE_MAX},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    size_t count, length = strlen(rows[i].text), padding = str_base64_padding(rows[i].text, length);
+    ck_assert_uint_eq(padding, rows[i].padding);
+    bool ok = str_base64_decode(back, &count, rows[i].text, length - padding, rows[i].alphabet);
+    ck_assert_msg(ok == (rows[i].count != SIZE_MAX) && (!ok || count == rows[i].count), "row %zu", i);
   }
   static const char *const bad[] = {"A", "AAAAA", "AA=", "A+", "A/", "AB", "AAB", "A A"};
   size_t length;

@@ -6,65 +6,18 @@
 #include "sdk/base/str.h"
 #include "sdk/rpc/rpc_internal.h"
 
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 void rpc_base64_encode(struct buf *target, const uint8_t *data, size_t length) {
-  char *out = buf_reserve(target, (length + 2) / 3 * 4);
-  size_t written = 0;
-  for (size_t i = 0; i < length; i += 3) {
-    uint32_t group = (uint32_t)data[i] << 16;
-    if (i + 1 < length)
-      group |= (uint32_t)data[i + 1] << 8;
-    if (i + 2 < length)
-      group |= data[i + 2];
-    out[written++] = base64_digits[group >> 18];
-    out[written++] = base64_digits[(group >> 12) & 63];
-    out[written++] = i + 1 < length ? base64_digits[(group >> 6) & 63] : '=';
-    out[written++] = i + 2 < length ? base64_digits[group & 63] : '=';
-  }
-  target->length += written;
-}
-
-static int base64_value(char digit) {
-  if (digit >= 'A' && digit <= 'Z')
-    return digit - 'A';
-  if (digit >= 'a' && digit <= 'z')
-    return digit - 'a' + 26;
-  if (digit >= '0' && digit <= '9')
-    return digit - '0' + 52;
-  return digit == '+' ? 62 : digit == '/' ? 63 : -1;
+  str_base64_encode(buf_reserve(target, STR_BASE64_LENGTH(length)), data, length);
+  target->length += STR_BASE64_LENGTH(length);
 }
 
 bool rpc_base64_decode(struct buf *target, const char *text, size_t length) {
-  if (length % 4 == 0 && length > 0 && text[length - 1] == '=') {
-    length--;
-    if (text[length - 1] == '=')
-      length--;
-  }
-  if (length % 4 == 1)
-    return false;
+  size_t count;
+  length -= str_base64_padding(text, length);
   uint8_t *out = (uint8_t *)buf_reserve(target, length / 4 * 3 + 3);
-  size_t written = 0;
-  uint32_t group = 0;
-  for (size_t i = 0; i < length; i++) {
-    int value = base64_value(text[i]);
-    if (value < 0)
-      return false;
-    group = group << 6 | (uint32_t)value;
-    if (i % 4 == 3) {
-      out[written++] = (uint8_t)(group >> 16);
-      out[written++] = (uint8_t)(group >> 8);
-      out[written++] = (uint8_t)group;
-      group = 0;
-    }
-  }
-  if (length % 4 == 2)
-    out[written++] = (uint8_t)(group >> 4);
-  if (length % 4 == 3) {
-    out[written++] = (uint8_t)(group >> 10);
-    out[written++] = (uint8_t)(group >> 2);
-  }
-  target->length += written;
+  if (!str_base64_decode(out, &count, text, length, STR_BASE64))
+    return false;
+  target->length += count;
   buf_append(target, "", 0);
   return true;
 }

@@ -99,23 +99,17 @@ static bool decode_bytes(struct span json, ProtobufCBinaryData *bytes) {
   char *text = json_string_decode(json.data, json.length);
   if (!text)
     return false;
-  size_t length = strlen(text), padding = 0;
-  while (padding < 2 && length > 0 && text[length - 1] == '=') {
-    length--;
-    padding++;
-  }
-  bool ok = !padding || (length + padding) % 4 == 0;
-  for (size_t i = 0; i < length; i++)
-    text[i] = text[i] == '+' ? '-' : text[i] == '/' ? '_' : text[i];
-  size_t count = 0;
-  uint8_t *data = ok ? str_base64url_decode(text, length, &count) : NULL;
+  size_t length = strlen(text), count;
+  length -= str_base64_padding(text, length);
+  uint8_t *data = base_alloc(length / 4 * 3 + 3);
+  bool ok = str_base64_decode(data, &count, text, length, STR_BASE64_EITHER);
   base_free(text);
-  if (!data)
-    return false;
-  if (!count) {
+  if (!ok || !count) {
     base_free(data);
     data = NULL;
   }
+  if (!ok)
+    return false;
   *bytes = (ProtobufCBinaryData){.len = count, .data = data};
   return true;
 }

@@ -97,18 +97,10 @@ static void encode_double(double value, bool is_float, struct buf *out) {
 }
 
 static void encode_bytes(const ProtobufCBinaryData *bytes, struct buf *out) {
-  char *text = str_base64url_encode(bytes->data, bytes->len);
-  size_t length = strlen(text);
   buf_append_char(out, '"');
-  char *target = buf_reserve(out, length);
-  for (size_t i = 0; i < length; i++)
-    target[i] = text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i];
-  target[length] = 0;
-  out->length += length;
-  for (; length % 4; length++)
-    buf_append_char(out, '=');
+  str_base64_encode(buf_reserve(out, STR_BASE64_LENGTH(bytes->len)), bytes->data, bytes->len);
+  out->length += STR_BASE64_LENGTH(bytes->len);
   buf_append_char(out, '"');
-  base_free(text);
 }
 
 static void encode_enum(const ProtobufCEnumDescriptor *descriptor, int value, struct buf *out) {

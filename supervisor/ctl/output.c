@@ -32,12 +32,15 @@ static uint8_t *base64_decode(const char *token, size_t token_length, size_t *le
   char *text = json_string_decode(token, token_length);
   if (!text)
     return NULL;
-  size_t used = strcspn(text, "=");
-  for (size_t i = 0; i < used; i++)
-    text[i] = text[i] == '+' ? '-' : text[i] == '/' ? '_' : text[i];
-  uint8_t *bytes = str_base64url_decode(text, used, length);
+  size_t used = strlen(text);
+  used -= str_base64_padding(text, used);
+  uint8_t *bytes = base_alloc(used / 4 * 3 + 3);
+  bool good = str_base64_decode(bytes, length, text, used, STR_BASE64);
   base_free(text);
-  return bytes;
+  if (good)
+    return bytes;
+  base_free(bytes);
+  return NULL;
 }
 
 static void write_inlined(const char *json, size_t length, struct buf *target);

@@ -225,12 +225,10 @@ static void name_header_add(struct header_list *headers, const char *name) {
     header_list_add(headers, "Mcp-Name", name);
     return;
   }
-  size_t length = strlen(name);
-  char *encoded = str_base64url_encode((const uint8_t *)name, length);
-  for (char *c = encoded; *c; c++)
-    *c = *c == '-' ? '+' : *c == '_' ? '/' : *c;
-  static const char *const padding[] = {"", "==", "="};
-  char *value = base_asprintf("=?base64?%s%s?=", encoded, padding[length % 3]);
+  size_t length = strlen(name), encoded_length = STR_BASE64_LENGTH(length);
+  char *encoded = base_alloc(encoded_length + 1);
+  str_base64_encode(encoded, (const uint8_t *)name, length);
+  char *value = base_asprintf("=?base64?%.*s?=", (int)encoded_length, encoded);
   header_list_add(headers, "Mcp-Name", value);
   base_free(value);
   base_free(encoded);

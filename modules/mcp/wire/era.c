@@ -41,19 +41,17 @@ enum mcp_era mcp_version_era(enum mcp_version version) {
 
 /* Standard base64 with padding, strictly: owned text, NULL when it is none or holds a NUL. */
 static char *base64_text(const char *text, size_t length) {
-  size_t decoded_length, padding = 0;
+  size_t decoded_length;
   if (length % 4 != 0)
     return NULL;
-  while (padding < 2 && padding < length && text[length - 1 - padding] == '=')
-    padding++;
-  char *url = base_strndup(text, length - padding);
-  bool standard = !strpbrk(url, "-_");
-  for (char *c = url; *c; c++)
-    *c = *c == '+' ? '-' : *c == '/' ? '_' : *c;
-  uint8_t *bytes = standard ? str_base64url_decode(url, length - padding, &decoded_length) : NULL;
-  base_free(url);
-  char *decoded = bytes && !memchr(bytes, 0, decoded_length) ? base_strndup((const char *)bytes, decoded_length) : NULL;
-  base_free(bytes);
+  char *decoded = base_alloc(length / 4 * 3 + 1);
+  if (!str_base64_decode((uint8_t *)decoded, &decoded_length, text, length - str_base64_padding(text, length),
+                         STR_BASE64) ||
+      memchr(decoded, 0, decoded_length)) {
+    base_free(decoded);
+    return NULL;
+  }
+  decoded[decoded_length] = 0;
   return decoded;
 }
 
