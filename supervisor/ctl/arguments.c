@@ -38,30 +38,30 @@ int ctl_fail_code(enum error_code code, const char *format, ...) {
   return ctl_fail(&err);
 }
 
-int ctl_fail_usage(const char *format, ...) {
+static void say(const char *format, va_list arguments, const char *hint) {
   struct buf message = {0}, line = {0};
-  va_list arguments;
-  va_start(arguments, format);
   buf_vprintf(&message, format, arguments);
-  va_end(arguments);
   ctl_text_append_safe(&line, message.data, message.length);
-  fprintf(stderr, "gatehouse: %s; try --help (%s)\n", line.data ? line.data : "",
-          error_code_text(ERR_ARGUMENT_INVALID));
+  fprintf(stderr, "gatehouse: %s%s\n", line.data ? line.data : "", hint);
   buf_free(&message);
   buf_free(&line);
+}
+
+int ctl_fail_usage(const char *format, ...) {
+  char hint[64];
+  va_list arguments;
+  snprintf(hint, sizeof(hint), "; try --help (%s)", error_code_text(ERR_ARGUMENT_INVALID));
+  va_start(arguments, format);
+  say(format, arguments, hint);
+  va_end(arguments);
   return CTL_EXIT_USAGE;
 }
 
 void ctl_note(const char *format, ...) {
-  struct buf message = {0}, line = {0};
   va_list arguments;
   va_start(arguments, format);
-  buf_vprintf(&message, format, arguments);
+  say(format, arguments, "");
   va_end(arguments);
-  ctl_text_append_safe(&line, message.data, message.length);
-  fprintf(stderr, "gatehouse: %s\n", line.data ? line.data : "");
-  buf_free(&message);
-  buf_free(&line);
 }
 
 /* ---- reading ---- */

@@ -140,6 +140,8 @@ void ctl_message_json(const ProtobufCMessage *message, struct buf *target);
 int ctl_print_message(const struct ctl *ctl, const ProtobufCMessage *message);
 /* The same for JSON text. */
 int ctl_print_json(const struct ctl *ctl, const char *json, size_t length);
+/* The end of most commands: prints `table` where people read, else the reply. Frees both; answers the exit status. */
+int ctl_answer(const struct ctl *ctl, void *reply, struct buf *table);
 
 /* JSON, checked before, with two spaces of indentation and a newline at the end. */
 void ctl_json_pretty(const char *json, size_t length, struct buf *target);

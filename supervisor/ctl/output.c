@@ -140,3 +140,10 @@ int ctl_print_message(const struct ctl *ctl, const ProtobufCMessage *message) {
   buf_free(&json);
   return status;
 }
+
+int ctl_answer(const struct ctl *ctl, void *reply, struct buf *table) {
+  int status = ctl->output == CTL_OUTPUT_TABLE ? ctl_print(table) : ctl_print_message(ctl, reply);
+  buf_free(table);
+  ctl_message_free(reply);
+  return status;
+}

@@ -158,16 +158,9 @@ int ctl_run_delete(struct ctl *ctl) {
   Core__Admin__V1__DeleteResponse *reply = ctl_call_or_fail(ctl, "CatalogAdminService/Delete", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    buf_printf(&text, "deleted   %s %s\n", request.kind, request.name);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  buf_printf(&text, "deleted   %s %s\n", request.kind, request.name);
+  return ctl_answer(ctl, reply, &text);
 }
 
 int ctl_run_refresh(struct ctl *ctl) {
@@ -179,14 +172,7 @@ int ctl_run_refresh(struct ctl *ctl) {
       ctl_call_or_fail(ctl, "CatalogAdminService/RefreshGateway", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    buf_printf(&text, "%u created, %u updated, %u deleted\n", reply->created, reply->updated, reply->deleted);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  buf_printf(&text, "%u created, %u updated, %u deleted\n", reply->created, reply->updated, reply->deleted);
+  return ctl_answer(ctl, reply, &text);
 }

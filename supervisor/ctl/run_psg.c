@@ -101,15 +101,8 @@ int ctl_run_psg_hash(struct ctl *ctl) {
       ctl_call_or_fail(ctl, "EventAdminService/GetStateHash", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    buf_printf(&text, "hash   %s\ngraph  %s\nnodes  %llu\nedges  %llu\n", reply->state_hash, reply->graph_id,
-               (unsigned long long)reply->node_count, (unsigned long long)reply->edge_count);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  buf_printf(&text, "hash   %s\ngraph  %s\nnodes  %llu\nedges  %llu\n", reply->state_hash, reply->graph_id,
+             (unsigned long long)reply->node_count, (unsigned long long)reply->edge_count);
+  return ctl_answer(ctl, reply, &text);
 }

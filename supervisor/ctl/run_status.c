@@ -182,14 +182,7 @@ int ctl_run_metrics(struct ctl *ctl) {
       ctl_call_or_fail(ctl, "StatusService/GetMetrics", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    buf_append_text(&text, reply->text);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  buf_append_text(&text, reply->text);
+  return ctl_answer(ctl, reply, &text);
 }

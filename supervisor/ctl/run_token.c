@@ -101,19 +101,12 @@ int ctl_run_token_list(struct ctl *ctl) {
       ctl_call_or_fail(ctl, "TokenAdminService/ListTokens", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
-    for (size_t i = 0; i < reply->n_tokens; i++)
-      token_row(table, reply->tokens[i]);
-    ctl_table_finish(&table, &text);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  struct ctl_table *table = ctl_table_create(heads, sizeof(heads) / sizeof(heads[0]));
+  for (size_t i = 0; i < reply->n_tokens; i++)
+    token_row(table, reply->tokens[i]);
+  ctl_table_finish(&table, &text);
+  return ctl_answer(ctl, reply, &text);
 }
 
 int ctl_run_token_revoke(struct ctl *ctl) {
@@ -124,14 +117,7 @@ int ctl_run_token_revoke(struct ctl *ctl) {
       ctl_call_or_fail(ctl, "TokenAdminService/RevokeToken", &request.base, &status);
   if (!reply)
     return status;
-  if (ctl->output == CTL_OUTPUT_TABLE) {
-    struct buf text = {0};
-    buf_printf(&text, "revoked   %s\n", request.token_id);
-    status = ctl_print(&text);
-    buf_free(&text);
-  } else {
-    status = ctl_print_message(ctl, &reply->base);
-  }
-  ctl_message_free(reply);
-  return status;
+  struct buf text = {0};
+  buf_printf(&text, "revoked   %s\n", request.token_id);
+  return ctl_answer(ctl, reply, &text);
 }
