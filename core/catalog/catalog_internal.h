@@ -118,6 +118,8 @@ bool catalog_policy_role(const struct catalog_document *document,
   bool validate(const struct catalog_document *document, struct error *err);
 #include "core/catalog/kinds.def"
 #undef CATALOG_DOCUMENT_KIND
+/* A field is not as it has to be: sets ERR_CATALOG_INVALID, answers false. */
+bool catalog_refuse(struct error *err, const char *field, const char *why);
 bool catalog_validate_metadata(const struct catalog_document *document, struct error *err);
 bool catalog_name_is_valid(const char *name); /* the rule of tool names */
 

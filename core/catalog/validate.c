@@ -17,12 +17,12 @@
 #define REFRESH_MIN_SECONDS 10
 #define REFRESH_MAX_SECONDS 86400
 
-static bool refuse(struct error *err, const char *field, const char *why) {
+bool catalog_refuse(struct error *err, const char *field, const char *why) {
   return error_set(err, ERR_CATALOG_INVALID, "%s: %s", field, why);
 }
 
 static bool length_check(const char *text, size_t max, const char *field, struct error *err) {
-  return strlen(text) <= max || refuse(err, field, "longer than allowed");
+  return strlen(text) <= max || catalog_refuse(err, field, "longer than allowed");
 }
 
 bool catalog_name_is_valid(const char *name) {
@@ -36,12 +36,14 @@ bool catalog_name_is_valid(const char *name) {
 static bool plain_name_check(const struct catalog_document *document, struct error *err) {
   const char *name = document->metadata->name;
   return (catalog_name_is_valid(name) && !strchr(name, '/')) ||
-         refuse(err, "metadata.name", "must be 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter, digit or _");
+         catalog_refuse(err, "metadata.name",
+                        "must be 1 to 128 of A-Z a-z 0-9 . _ - and begin with a letter, digit or _");
 }
 
 static bool slash_name_check(const struct catalog_document *document, struct error *err) {
   return catalog_name_is_valid(document->metadata->name) ||
-         refuse(err, "metadata.name", "must be 1 to 128 of A-Z a-z 0-9 . _ / - and begin with a letter, digit or _");
+         catalog_refuse(err, "metadata.name",
+                        "must be 1 to 128 of A-Z a-z 0-9 . _ / - and begin with a letter, digit or _");
 }
 
 static bool owner_check(const struct catalog_document *document, struct error *err) {
@@ -50,9 +52,9 @@ static bool owner_check(const struct catalog_document *document, struct error *e
   bool private_record = catalog_document_visibility(document) == POLICY_VISIBILITY_PRIVATE;
   if (*metadata->owner && (!at || at == metadata->owner || !at[1] || !str_is_visible_ascii(metadata->owner) ||
                            strlen(metadata->owner) > POLICY_NAME_MAX_BYTES))
-    return refuse(err, "metadata.owner", "must be an e-mail address");
+    return catalog_refuse(err, "metadata.owner", "must be an e-mail address");
   return *metadata->owner || !private_record ||
-         refuse(err, "metadata.owner", "a private record without an owner is seen by nobody");
+         catalog_refuse(err, "metadata.owner", "a private record without an owner is seen by nobody");
 }
 
 /* Records have a visibility; users, teams and roles have none. */
@@ -60,15 +62,15 @@ static bool visibility_check(const struct catalog_document *document, struct err
   const Core__Admin__V1__Metadata *metadata = document->metadata;
   if (catalog_document_kinds[document->kind].record_kind == CATALOG_KIND_NONE) {
     if (*metadata->visibility || *metadata->team || *metadata->owner)
-      return refuse(err, "metadata", "visibility, team and owner have no meaning for this kind");
+      return catalog_refuse(err, "metadata", "visibility, team and owner have no meaning for this kind");
     return !metadata->disabled || document->kind == CATALOG_DOCUMENT_User ||
-           refuse(err, "metadata.disabled", "has no meaning for this kind");
+           catalog_refuse(err, "metadata.disabled", "has no meaning for this kind");
   }
   if (*metadata->visibility && !str_equal(metadata->visibility, "public") && !str_equal(metadata->visibility, "team") &&
       !str_equal(metadata->visibility, "private"))
-    return refuse(err, "metadata.visibility", "must be public, team or private");
+    return catalog_refuse(err, "metadata.visibility", "must be public, team or private");
   if (catalog_document_visibility(document) == POLICY_VISIBILITY_TEAM && !*metadata->team)
-    return refuse(err, "metadata.team", "visibility team needs one");
+    return catalog_refuse(err, "metadata.team", "visibility team needs one");
   return owner_check(document, err);
 }
 
@@ -77,10 +79,10 @@ bool catalog_validate_metadata(const struct catalog_document *document, struct e
   if (!*metadata->name)
     return error_set(err, ERR_ARGUMENT_MISSING, "metadata.name: is missing");
   if (metadata->n_tags > TAGS_MAX)
-    return refuse(err, "metadata.tags", "too many");
+    return catalog_refuse(err, "metadata.tags", "too many");
   for (size_t i = 0; i < metadata->n_tags; i++)
     if (!*metadata->tags[i] || strlen(metadata->tags[i]) > TAG_MAX_BYTES)
-      return refuse(err, "metadata.tags", "a tag is 1 to 64 bytes long");
+      return catalog_refuse(err, "metadata.tags", "a tag is 1 to 64 bytes long");
   return length_check(metadata->name, POLICY_NAME_MAX_BYTES, "metadata.name", err) &&
          length_check(metadata->title, TITLE_MAX_BYTES, "metadata.title", err) &&
          length_check(metadata->description, DESCRIPTION_MAX_BYTES, "metadata.description", err) &&
@@ -157,11 +159,11 @@ static bool schemas_check(const Core__Admin__V1__ToolSpec *spec, struct catalog_
   const char *type;
   size_t length;
   if (!json_opens_with(&spec->annotations_json, '{'))
-    return refuse(err, "spec.annotationsJson", "must be an object");
+    return catalog_refuse(err, "spec.annotationsJson", "must be an object");
   if (!json_opens_with(&spec->icons_json, '['))
-    return refuse(err, "spec.iconsJson", "must be an array");
+    return catalog_refuse(err, "spec.iconsJson", "must be an array");
   if (!json_opens_with(&spec->output_schema_json, '{'))
-    return refuse(err, "spec.outputSchemaJson", "must be an object");
+    return catalog_refuse(err, "spec.outputSchemaJson", "must be an object");
   if (spec->output_schema_json.len) {
     struct catalog_schema *output =
         catalog_schema_compile((const char *)spec->output_schema_json.data, spec->output_schema_json.len, err);
@@ -175,7 +177,7 @@ static bool schemas_check(const Core__Admin__V1__ToolSpec *spec, struct catalog_
   if (!json_opens_with(&spec->input_schema_json, '{') ||
       !json_member(json, spec->input_schema_json.len, "type", &type, &length) || length != 8 ||
       memcmp(type, "\"object\"", 8) != 0)
-    return refuse(err, "spec.inputSchemaJson", "must be a schema of type object");
+    return catalog_refuse(err, "spec.inputSchemaJson", "must be a schema of type object");
   *input = catalog_schema_compile(json, spec->input_schema_json.len, err);
   return *input != NULL;
 }
@@ -190,11 +192,12 @@ static bool mapping_check(const Core__Common__V1__NameMapping *mapping, const st
                           struct error *err) {
   const char *field = header ? "spec.rest.headerMapping" : "spec.rest.queryMapping";
   if (!catalog_schema_has_property(input, mapping->argument, strlen(mapping->argument)))
-    return refuse(err, field, "the schema has no property of that name");
+    return catalog_refuse(err, field, "the schema has no property of that name");
   if (!*mapping->target || strlen(mapping->target) > TITLE_MAX_BYTES)
-    return refuse(err, field, "the target is missing or too long");
-  return header ? catalog_header_check(mapping->target, "", CATALOG_HEADER_MAPPED, err)
-                : str_is_visible_ascii(mapping->target) || refuse(err, field, "the target must be visible ASCII");
+    return catalog_refuse(err, field, "the target is missing or too long");
+  return header
+             ? catalog_header_check(mapping->target, "", CATALOG_HEADER_MAPPED, err)
+             : str_is_visible_ascii(mapping->target) || catalog_refuse(err, field, "the target must be visible ASCII");
 }
 
 static bool content_type_is_known(const char *type) {
@@ -216,12 +219,12 @@ static bool method_is_known(const char *method) {
 
 static bool rest_check(const Core__Admin__V1__RestSpec *rest, struct catalog_schema *input, struct error *err) {
   if (!method_is_known(rest->method))
-    return refuse(err, "spec.rest.method", "must be GET, POST, PUT, PATCH or DELETE");
+    return catalog_refuse(err, "spec.rest.method", "must be GET, POST, PUT, PATCH or DELETE");
   if (!content_type_is_known(rest->content_type))
-    return refuse(err, "spec.rest.contentType",
-                  "must be application/json, application/x-www-form-urlencoded or multipart/form-data");
+    return catalog_refuse(err, "spec.rest.contentType",
+                          "must be application/json, application/x-www-form-urlencoded or multipart/form-data");
   if (rest->n_headers > TAGS_MAX || rest->n_query_mapping > 256 || rest->n_header_mapping > TAGS_MAX)
-    return refuse(err, "spec.rest", "too many headers or mappings");
+    return catalog_refuse(err, "spec.rest", "too many headers or mappings");
   if (!catalog_url_check(rest->url, placeholder_check, input, err))
     return false;
   for (size_t i = 0; i < rest->n_headers; i++)
@@ -238,7 +241,7 @@ static bool rest_check(const Core__Admin__V1__RestSpec *rest, struct catalog_sch
 }
 
 static bool timeout_check(uint32_t timeout_ms, struct error *err) {
-  return timeout_ms <= CATALOG_TIMEOUT_MAX_MS || refuse(err, "spec.timeoutMs", "at most 600000");
+  return timeout_ms <= CATALOG_TIMEOUT_MAX_MS || catalog_refuse(err, "spec.timeoutMs", "at most 600000");
 }
 
 bool catalog_validate_tool(const struct catalog_document *document, struct error *err) {
@@ -246,7 +249,7 @@ bool catalog_validate_tool(const struct catalog_document *document, struct error
   struct catalog_schema *input = NULL;
   bool ok = slash_name_check(document, err) && timeout_check(spec->timeout_ms, err) && schemas_check(spec, &input, err);
   if (ok && spec->integration_case != CORE__ADMIN__V1__TOOL_SPEC__INTEGRATION_REST)
-    ok = refuse(err, "spec.rest", "is missing: nothing says how the tool is carried out");
+    ok = catalog_refuse(err, "spec.rest", "is missing: nothing says how the tool is carried out");
   ok = ok && rest_check(spec->rest, input, err);
   catalog_schema_free(&input);
   return ok;
@@ -257,12 +260,12 @@ bool catalog_validate_tool(const struct catalog_document *document, struct error
 bool catalog_validate_gateway(const struct catalog_document *document, struct error *err) {
   const Core__Admin__V1__GatewaySpec *spec = catalog_gateway_spec(document);
   if (*spec->transport && !str_equal(spec->transport, "streamable-http") && !str_equal(spec->transport, "sse"))
-    return refuse(err, "spec.transport", "must be streamable-http or sse");
+    return catalog_refuse(err, "spec.transport", "must be streamable-http or sse");
   if (*spec->name_prefix && (!catalog_name_is_valid(spec->name_prefix) || strlen(spec->name_prefix) > 64))
-    return refuse(err, "spec.namePrefix", "must be at most 64 of A-Z a-z 0-9 . _ / - and begin like a name");
+    return catalog_refuse(err, "spec.namePrefix", "must be at most 64 of A-Z a-z 0-9 . _ / - and begin like a name");
   if (spec->refresh_interval_seconds &&
       (spec->refresh_interval_seconds < REFRESH_MIN_SECONDS || spec->refresh_interval_seconds > REFRESH_MAX_SECONDS))
-    return refuse(err, "spec.refreshIntervalSeconds", "must be 10 to 86400, or 0 for the default");
+    return catalog_refuse(err, "spec.refreshIntervalSeconds", "must be 10 to 86400, or 0 for the default");
   return plain_name_check(document, err) && timeout_check(spec->timeout_ms, err) &&
          catalog_url_check(spec->url, NULL, NULL, err) && catalog_egress_check(spec->egress, err) &&
          catalog_credential_check(spec->credential, err);
@@ -273,14 +276,14 @@ static bool uri_check(const char *uri, struct error *err) {
   size_t scheme = strspn(uri, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.");
   if (!isalpha((unsigned char)*uri) || uri[scheme] != ':' || !uri[scheme + 1] || !str_is_visible_ascii(uri) ||
       strlen(uri) > URI_MAX_BYTES)
-    return refuse(err, "spec.uri", "must be an absolute URI of at most 2048 bytes");
+    return catalog_refuse(err, "spec.uri", "must be an absolute URI of at most 2048 bytes");
   return true;
 }
 
 bool catalog_validate_resource(const struct catalog_document *document, struct error *err) {
   const Core__Admin__V1__ResourceSpec *spec = catalog_resource_spec(document);
   if (*spec->text && spec->blob.len)
-    return refuse(err, "spec.blob", "excludes spec.text");
+    return catalog_refuse(err, "spec.blob", "excludes spec.text");
   return slash_name_check(document, err) && uri_check(spec->uri, err) &&
          length_check(spec->mime_type, TITLE_MAX_BYTES, "spec.mimeType", err);
 }
@@ -292,27 +295,27 @@ static bool prompt_arguments_check(const ProtobufCBinaryData *arguments, struct 
   if (!arguments->len)
     return true;
   if (!json_walk((const char *)arguments->data, arguments->len, '[', &cursor))
-    return refuse(err, "spec.argumentsJson", "must be an array");
+    return catalog_refuse(err, "spec.argumentsJson", "must be an array");
   while (json_next(&cursor, &key.data, &key.length, &item.data, &item.length))
     if (item.data[0] != '{' || !json_member(item.data, item.length, "name", &name.data, &name.length) ||
         name.data[0] != '"' || name.length < 3)
-      return refuse(err, "spec.argumentsJson", "each argument is an object with a name");
+      return catalog_refuse(err, "spec.argumentsJson", "each argument is an object with a name");
   return true;
 }
 
 bool catalog_validate_prompt(const struct catalog_document *document, struct error *err) {
   const Core__Admin__V1__PromptSpec *spec = catalog_prompt_spec(document);
   if (!spec->messages_json.len || !json_opens_with(&spec->messages_json, '['))
-    return refuse(err, "spec.messagesJson", "must be an array");
+    return catalog_refuse(err, "spec.messagesJson", "must be an array");
   return slash_name_check(document, err) && prompt_arguments_check(&spec->arguments_json, err);
 }
 
 static bool list_check(char *const *names, size_t count, const char *field, struct error *err) {
   if (count > LIST_MAX)
-    return refuse(err, field, "too many");
+    return catalog_refuse(err, field, "too many");
   for (size_t i = 0; i < count; i++)
     if (!*names[i] || strlen(names[i]) > URI_MAX_BYTES)
-      return refuse(err, field, "a name is empty or too long");
+      return catalog_refuse(err, field, "a name is empty or too long");
   return true;
 }
 

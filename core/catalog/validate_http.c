@@ -12,10 +12,6 @@
 #define EGRESS_MAX 256
 #define REDIRECTS_MAX 10
 
-static bool refuse(struct error *err, const char *field, const char *why) {
-  return error_set(err, ERR_CATALOG_INVALID, "%s: %s", field, why);
-}
-
 /* ---- URLs ---- */
 
 static bool port_is_valid(const char *text, size_t length) {
@@ -69,7 +65,7 @@ static bool placeholders_check(const char *text, catalog_placeholder_visit *plac
     size_t length = end && *end == '}' ? (size_t)(end - at - 1) : 0;
     if (!placeholder || length == 0 ||
         strspn(at + 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != length)
-      return refuse(err, "url", "a {placeholder} is malformed or not allowed here");
+      return catalog_refuse(err, "url", "a {placeholder} is malformed or not allowed here");
     if (!placeholder(arg, at + 1, length, err))
       return false;
     at = end + 1;
@@ -82,12 +78,12 @@ bool catalog_url_check(const char *url, catalog_placeholder_visit *placeholder, 
   if (!*url)
     return error_set(err, ERR_ARGUMENT_MISSING, "url: is missing");
   if (!rest || strlen(url) > URL_MAX_BYTES || !str_is_visible_ascii(url) || strpbrk(url, "\\\"<>^`|#"))
-    return refuse(err, "url", "must be an absolute http or https URL of at most 2048 bytes without a fragment");
+    return catalog_refuse(err, "url", "must be an absolute http or https URL of at most 2048 bytes without a fragment");
   size_t authority = strcspn(rest, "/?");
   if (memchr(rest, '@', authority))
-    return refuse(err, "url", "user and password belong into the credential");
+    return catalog_refuse(err, "url", "user and password belong into the credential");
   if (!authority_is_valid(rest, authority))
-    return refuse(err, "url", "host or port is not valid; placeholders stand in path and query only");
+    return catalog_refuse(err, "url", "host or port is not valid; placeholders stand in path and query only");
   return placeholders_check(rest + authority, placeholder, arg, err);
 }
 
@@ -113,14 +109,14 @@ bool catalog_egress_check(const Core__Common__V1__EgressPolicy *egress, struct e
   if (!egress)
     return true;
   if (egress->n_allow > EGRESS_MAX || egress->n_schemes > 2)
-    return refuse(err, "egress", "too many entries");
+    return catalog_refuse(err, "egress", "too many entries");
   for (size_t i = 0; i < egress->n_allow; i++)
     if (!egress_entry_is_valid(egress->allow[i]))
-      return refuse(err, "egress.allow", "must be a host, an address or a CIDR block, with or without a port");
+      return catalog_refuse(err, "egress.allow", "must be a host, an address or a CIDR block, with or without a port");
   for (size_t i = 0; i < egress->n_schemes; i++)
     if (!str_equal(egress->schemes[i], "http") && !str_equal(egress->schemes[i], "https"))
-      return refuse(err, "egress.schemes", "must be http or https");
-  return egress->redirects_max <= REDIRECTS_MAX || refuse(err, "egress.redirectsMax", "at most 10");
+      return catalog_refuse(err, "egress.schemes", "must be http or https");
+  return egress->redirects_max <= REDIRECTS_MAX || catalog_refuse(err, "egress.redirectsMax", "at most 10");
 }
 
 /* ---- headers ---- */
@@ -167,7 +163,7 @@ static bool is_secret_name(const char *name) {
 
 bool catalog_header_check(const char *name, const char *value, enum catalog_header_use use, struct error *err) {
   if (!is_token(name))
-    return refuse(err, "headers", "a name is not a header name");
+    return catalog_refuse(err, "headers", "a name is not a header name");
   if (!is_field_value(value))
     return error_set(err, ERR_CATALOG_INVALID, "headers: the value of \"%.64s\" is not a header value", name);
   if (is_among(name, framing_names, sizeof(framing_names) / sizeof(framing_names[0])))
@@ -183,15 +179,15 @@ bool catalog_credential_check(const Core__Admin__V1__Credential *credential, str
   switch (credential->credential_case) {
   case CORE__ADMIN__V1__CREDENTIAL__CREDENTIAL_BEARER_TOKEN:
     return (is_field_value(credential->bearer_token) && !strpbrk(credential->bearer_token, " \t")) ||
-           refuse(err, "credential.bearerToken", "is not a header value");
+           catalog_refuse(err, "credential.bearerToken", "is not a header value");
   case CORE__ADMIN__V1__CREDENTIAL__CREDENTIAL_BASIC:
     return (*credential->basic->username && !strchr(credential->basic->username, ':') &&
             is_field_value(credential->basic->username) && strlen(credential->basic->username) <= 255 &&
             is_field_value(credential->basic->password)) ||
-           refuse(err, "credential.basic", "user name or password is missing or not allowed");
+           catalog_refuse(err, "credential.basic", "user name or password is missing or not allowed");
   case CORE__ADMIN__V1__CREDENTIAL__CREDENTIAL_HEADERS:
     if (!credential->headers->n_headers || credential->headers->n_headers > 16)
-      return refuse(err, "credential.headers", "must be 1 to 16 headers");
+      return catalog_refuse(err, "credential.headers", "must be 1 to 16 headers");
     for (size_t i = 0; i < credential->headers->n_headers; i++)
       if (!catalog_header_check(credential->headers->headers[i]->name, credential->headers->headers[i]->value,
                                 CATALOG_HEADER_CREDENTIAL, err))
@@ -200,6 +196,6 @@ bool catalog_credential_check(const Core__Admin__V1__Credential *credential, str
   case CORE__ADMIN__V1__CREDENTIAL__CREDENTIAL_SECRET_REFERENCE:
     return error_set(err, ERR_UNSUPPORTED, "credential.secretReference: there are no stored secrets to refer to.");
   default:
-    return refuse(err, "credential", "says nothing");
+    return catalog_refuse(err, "credential", "says nothing");
   }
 }

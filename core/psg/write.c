@@ -273,8 +273,10 @@ static bool reaches(const struct psg_node *node, const struct psg_node *target, 
 }
 
 /* The ends and type of an edge that a module may write. */
-static bool edge_check(const struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
+static bool edge_check(struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
                        enum psg_edge_type *type, struct psg_node **from, struct psg_node **to, struct error *err) {
+  if (!psg_wait(psg, err))
+    return false;
   *type = psg_edge_type_find(type_name ? type_name : "", type_name ? strlen(type_name) : 0);
   *from = psg_graph_find(&psg->graph, from_id);
   *to = psg_graph_find(&psg->graph, to_id);
@@ -297,10 +299,6 @@ static bool edge_check(const struct psg *psg, const char *type_name, const char 
 void psg_edge_add(struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
                   const char *source_module, psg_write_done *done, void *arg) {
   struct error err = {0};
-  if (!psg_wait(psg, &err)) {
-    fail(done, arg, &err);
-    return;
-  }
   enum psg_edge_type type;
   struct psg_node *from, *to;
   if (edge_check(psg, type_name, from_id, to_id, &type, &from, &to, &err)) {
@@ -320,10 +318,6 @@ void psg_edge_add(struct psg *psg, const char *type_name, const char *from_id, c
 void psg_edge_remove(struct psg *psg, const char *type_name, const char *from_id, const char *to_id,
                      const char *source_module, psg_write_done *done, void *arg) {
   struct error err = {0};
-  if (!psg_wait(psg, &err)) {
-    fail(done, arg, &err);
-    return;
-  }
   enum psg_edge_type type;
   struct psg_node *from, *to;
   struct psg_edge *edge = NULL;

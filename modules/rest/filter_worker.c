@@ -20,6 +20,7 @@
 
 #include "modules/rest/rest_internal.h"
 #include "sdk/base/alloc.h"
+#include "sdk/base/io.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1 /* shadow memory is terabytes of address space, and reports need more system calls */
@@ -100,19 +101,6 @@ static bool confine(void) {
 static bool read_all(int fd, void *target, size_t length) {
   for (char *at = target; length > 0;) {
     ssize_t count = read(fd, at, length);
-    if (count < 0 && errno == EINTR)
-      continue;
-    if (count <= 0)
-      return false;
-    at += count;
-    length -= (size_t)count;
-  }
-  return true;
-}
-
-static bool write_all(int fd, const void *data, size_t length) {
-  for (const char *at = data; length > 0;) {
-    ssize_t count = write(fd, at, length);
     if (count < 0 && errno == EINTR)
       continue;
     if (count <= 0)
@@ -243,7 +231,7 @@ static bool serve_one(struct worker *worker, int fd) {
     struct rest_filter_reply reply = {.outcome = filter(worker, program, json, request.json_bytes, &result)};
     alarm(0);
     reply.json_bytes = (uint32_t)result.length;
-    ok = write_all(fd, &reply, sizeof(reply)) && write_all(fd, result.data, result.length);
+    ok = io_write_all(fd, &reply, sizeof(reply)) && io_write_all(fd, result.data, result.length);
   }
   buf_free(&result);
   base_free(program);

@@ -7,8 +7,7 @@
 
 #define CALL_MAGIC 0x5250434cu
 #define UNARY_DEADLINE_MS 30000
-#define REPLY_BLOCK_BYTES 512    /* what a small reply takes decoded, above twice its length */
-#define HEADER_OVERHEAD_BYTES 32 /* RFC 9113, 10.5.1 */
+#define REPLY_BLOCK_BYTES 512 /* what a small reply takes decoded, above twice its length */
 
 static struct rpc_call *call_of(struct rpc_stream *stream) {
   return RPC_OWNER(stream, struct rpc_call, stream);
@@ -159,7 +158,7 @@ static void stream_header(struct rpc_stream *stream, const char *name, size_t na
   struct rpc_call *call = call_of(stream);
   if (stream->dead)
     return;
-  call->received_bytes += name_length + value_length + HEADER_OVERHEAD_BYTES;
+  call->received_bytes += name_length + value_length + RPC_HEADER_OVERHEAD_BYTES;
   if (call->received_bytes > call->channel->options.metadata_bytes_max * 2) { /* headers and trailers */
     struct rpc_status status;
     rpc_status_set(&status, RPC_RESOURCE_EXHAUSTED, ERR_RPC_MESSAGE_TOO_LARGE, "The answer's metadata is too large.");

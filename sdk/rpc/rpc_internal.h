@@ -39,9 +39,10 @@
 #define RPC_DEFAULT_SEND_BUFFER_BYTES ((size_t)64 << 10)
 #define RPC_DEFAULT_STREAM_WINDOW_BYTES ((size_t)256 << 10)
 #define RPC_SEND_REFUSE_FACTOR 16
-#define RPC_PREFIX_BYTES 5          /* of a message: flag, length */
-#define RPC_POOL_MAX 256            /* idle call objects kept by a channel or server */
-#define RPC_POOL_BUFFER_BYTES 16384 /* a larger buffer is given back when its call ends */
+#define RPC_HEADER_OVERHEAD_BYTES 32 /* of a field of a header list: RFC 9113, 10.5.1 */
+#define RPC_PREFIX_BYTES 5           /* of a message: flag, length */
+#define RPC_POOL_MAX 256             /* idle call objects kept by a channel or server */
+#define RPC_POOL_BUFFER_BYTES 16384  /* a larger buffer is given back when its call ends */
 
 /* ---- wire_text.c ---- */
 

@@ -11,7 +11,6 @@
 #include "sdk/rpc/rpc_server_internal.h"
 
 #define SERVER_CALL_MAGIC 0x52505363u
-#define HEADER_OVERHEAD_BYTES 32 /* RFC 9113, 10.5.1 */
 #define ANSWER_METADATA_MAX 24
 #define EACH_BYTE UINT64_C(0x0101010101010101)
 
@@ -219,7 +218,7 @@ static void stream_header(struct rpc_stream *stream, const char *name, size_t na
   struct rpc_server_call *call = call_of(stream);
   if (call->headers_done || call->malformed || stream->dead)
     return; /* trailers of a client mean nothing in gRPC */
-  call->received_bytes += name_length + value_length + HEADER_OVERHEAD_BYTES;
+  call->received_bytes += name_length + value_length + RPC_HEADER_OVERHEAD_BYTES;
   if (call->received_bytes > call->server->options.metadata_bytes_max) {
     call->too_large = true;
     return;
