@@ -1,7 +1,9 @@
 /* main.c: the core process: start order, signals, end. Each room is opened after those it looks into and closed before
  * them: store → psg → secrets, observe, policy → catalog → sessions, lifecycle → dispatch → spi, admin. The state graph
  * is loaded on a thread of its own meanwhile. Only when every socket listens and the graph is there is the supervisor
- * told. Exit codes: 0 asked to end, 100 usage or configuration, 111 environment. */
+ * told. Exit codes: 0 asked to end, 100 usage or configuration, 111 environment; 112 out of memory and 113 a loop that
+ * hung are given by sdk/base. The core thread and the I/O thread are watched for that. The log writer is not: it waits
+ * for the disk by design, a new core would wait for the same disk, and who waits for it has a deadline. */
 #include <errno.h>
 #include <event2/event.h>
 #include <getopt.h>
@@ -25,6 +27,7 @@
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
 #include "sdk/base/str.h"
+#include "sdk/base/watchdog.h"
 #include "sdk/config/config.h"
 #include "sdk/control/control.h"
 #include "sdk/wire/wire.h"
@@ -479,7 +482,7 @@ static void usage(FILE *out) {
       "  --set KEY=VALUE    overrides one key\n"
       "  --describe         say in JSON which version this is and which schema of the store it writes, and exit\n"
       "  --help, --version  print and exit\n\n"
-      "Exit codes: 0 asked to end, 100 usage or configuration, 111 environment.\n",
+      "Exit codes: 0 asked to end, 100 usage or configuration, 111 environment, 112 out of memory, 113 a loop hung.\n",
       out);
 }
 
@@ -564,6 +567,7 @@ int main(int argc, char **argv) {
   secret_harden_process();
   umask(077);
   core.signal_fd = signals_block();
+  watchdog_start((uint32_t)core.config->core_hang_ms);
   const struct core_rpc_options options = {.message_max_bytes = (uint32_t)core.config->spi_message_bytes,
                                            .in_flight_max = (uint32_t)core.config->spi_in_flight};
   core.loop = core_rpc_loop_create(&options);

@@ -24,6 +24,7 @@
 #include "sdk/base/clock.h"
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
+#include "sdk/base/watchdog.h"
 #include "supervisor/supervisor_internal.h"
 
 /* From the end of the control channel to the end of the core, which closes it on its way out. */
@@ -265,6 +266,8 @@ static void describe(const struct child *child, const siginfo_t *info, struct ch
     death->cause = child->ending; /* one that left by itself just before our SIGKILL keeps its own cause */
   else if (death->status == EXIT_STATUS_MEMORY || sandbox_cgroup_ran_out(&child->image.sandbox, death->signal))
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_MEMORY;
+  else if (death->status == EXIT_STATUS_HANG)
+    death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_WATCHDOG;
   else if (death->signal)
     death->cause = supervisor_control_v1_ExitCause_EXIT_CAUSE_SIGNAL;
   else
@@ -272,7 +275,8 @@ static void describe(const struct child *child, const siginfo_t *info, struct ch
                                  : supervisor_control_v1_ExitCause_EXIT_CAUSE_CLEAN;
 }
 
-_Static_assert((int)EXIT_STATUS_MEMORY == BASE_EXIT_OUT_OF_MEMORY, "what our own processes end with");
+_Static_assert((int)EXIT_STATUS_MEMORY == BASE_EXIT_OUT_OF_MEMORY && (int)EXIT_STATUS_HANG == WATCHDOG_EXIT_HANG,
+               "what our own processes end with");
 
 static enum child_state do_death(struct child *child) {
   siginfo_t info = {0};

@@ -1,4 +1,7 @@
-/* supervisor.c: start order, signals, the order of the stop, and what follows from a child's news. */
+/* supervisor.c: start order, signals, the order of the stop, and what follows from a child's news.
+ *
+ * A supervisor whose loop hangs restarts nobody and cannot be asked: it says where and ends (sdk/base/watchdog.h). Its
+ * children end with it, and whoever started it (systemd, a container's runtime) starts everything again. */
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -14,6 +17,7 @@
 #include "sdk/base/alloc.h"
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
+#include "sdk/base/watchdog.h"
 #include "supervisor/supervisor_internal.h"
 
 struct child *supervisor_child_find(struct supervisor *supervisor, const char *id) {
@@ -167,6 +171,33 @@ static void catch_signals(struct supervisor *supervisor) {
   }
 }
 
+/* ---- the watch over our own loop ------------------------------------------------------------------------------------
+ */
+
+static void on_turn(evutil_socket_t fd, short what, void *context) {
+  const struct supervisor *supervisor = context;
+  (void)fd;
+  (void)what;
+  watchdog_loop_feed(supervisor->watchdog);
+}
+
+static void watch_begin(struct supervisor *supervisor) {
+  watchdog_start((uint32_t)supervisor->config->supervisor_hang_ms);
+  uint32_t feed_ms = watchdog_feed_ms();
+  const struct timeval period = {.tv_sec = feed_ms / 1000, .tv_usec = (suseconds_t)(feed_ms % 1000) * 1000};
+  if (feed_ms == 0)
+    return;
+  event_assign(&supervisor->turn_event, supervisor->base, -1, EV_PERSIST, on_turn, supervisor);
+  event_add(&supervisor->turn_event, &period);
+  supervisor->watchdog = watchdog_loop_begin("the supervisor");
+}
+
+static void watch_end(struct supervisor *supervisor) {
+  watchdog_loop_end(&supervisor->watchdog);
+  if (event_initialized(&supervisor->turn_event))
+    event_del(&supervisor->turn_event);
+}
+
 /* ---- starting -------------------------------------------------------------------------------------------------------
  */
 
@@ -276,8 +307,10 @@ int supervisor_run(const struct config *config, const struct config_source *sour
     supervisor_check(config);
     privileges_drop(&supervisor);
     if (start_children(&supervisor, &err)) {
+      watch_begin(&supervisor);
       if (supervisor.phase == SUPERVISOR_RUNNING || supervisor.children[0].state != CHILD_DOWN)
         event_base_dispatch(supervisor.base);
+      watch_end(&supervisor);
       log_event(LOG_INFO, "supervisor", "stopped");
     } else {
       log_fatal("the gateway cannot be started", &err);

@@ -455,7 +455,8 @@ struct supervisor {
   struct core_program core_program;
   struct core_describe core_describe;
   struct upward upward;
-  struct event notify_event, signal_events[4];
+  struct event notify_event, turn_event, signal_events[4];
+  struct watchdog_loop *watchdog; /* NULL: not watched */
 };
 
 struct child *supervisor_child_find(struct supervisor *supervisor, const char *id);

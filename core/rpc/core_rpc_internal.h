@@ -29,6 +29,7 @@ struct rpc_tag {
 
 struct io_thread {
   struct event_base *base;
+  struct watchdog_loop *watchdog; /* NULL: not watched */
   struct event *wake_event;
   int wake_fd;
   struct post_queue posts;
@@ -63,6 +64,7 @@ struct core_rpc_loop {
   struct rpc_tag wake_tag, shutdown_tag;
   struct timer_heap timers;
   struct core_rpc_timer *grace_timer, *stuck_timer;
+  struct watchdog_loop *watchdog; /* NULL: not watched */
   size_t server_calls, client_calls;
   struct core_rpc_call *calls; /* those that handlers own or gRPC still works on */
   TAILQ_HEAD(, core_rpc_call) unwatched;

@@ -1,12 +1,13 @@
 /* io.c: the I/O thread: one libevent loop that accepts connections for this room and serves others by
- * core_rpc_io_post(). It owns its event base until io_thread_stop(). Failing to get an event base or an eventfd at
- * start is fatal. */
+ * core_rpc_io_post(). It owns its event base until io_thread_stop(), and is watched while the process has a watchdog.
+ * Failing to get an event base or an eventfd at start is fatal. */
 #include <event2/event.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "core/rpc/core_rpc_internal.h"
 #include "sdk/base/check.h"
+#include "sdk/base/watchdog.h"
 
 enum { LAST_WRITES_MS = 10 }; /* for replies that were queued just before the end */
 
@@ -25,10 +26,26 @@ static void io_on_wake(evutil_socket_t fd, short what, void *argument) {
     (void)post_queue_run(&io->posts);
 }
 
+static void io_on_turn(evutil_socket_t fd, short what, void *argument) {
+  const struct io_thread *io = argument;
+  (void)fd, (void)what;
+  watchdog_loop_feed(io->watchdog);
+}
+
 static void *io_run(void *argument) {
   struct io_thread *io = argument;
+  uint32_t feed_ms = watchdog_feed_ms();
+  const struct timeval period = {.tv_sec = feed_ms / 1000, .tv_usec = (suseconds_t)(feed_ms % 1000) * 1000};
+  struct event *turn = feed_ms > 0 ? event_new(io->base, -1, EV_PERSIST, io_on_turn, io) : NULL;
   (void)pthread_setname_np(pthread_self(), "core-io");
+  if (turn != NULL) {
+    event_add(turn, &period);
+    io->watchdog = watchdog_loop_begin("the core's I/O thread");
+  }
   event_base_loop(io->base, EVLOOP_NO_EXIT_ON_EMPTY);
+  watchdog_loop_end(&io->watchdog);
+  if (turn != NULL)
+    event_free(turn);
   return NULL;
 }
 

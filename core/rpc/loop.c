@@ -19,6 +19,7 @@
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
 #include "sdk/base/log.h"
+#include "sdk/base/watchdog.h"
 
 #define LOOP_MAGIC 0xC04e100bu
 
@@ -267,6 +268,13 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
   return loop;
 }
 
+/* By a timer like any other: fed, it proves that completions are handed out and handlers come back. */
+static void loop_on_turn(void *argument) {
+  struct core_rpc_loop *loop = argument;
+  watchdog_loop_feed(loop->watchdog);
+  (void)core_rpc_timer_start(loop, watchdog_feed_ms(), loop_on_turn, loop);
+}
+
 void core_rpc_loop_run(struct core_rpc_loop *loop) {
   loop_check(loop);
   BASE_CHECK(!loop->started);
@@ -274,6 +282,9 @@ void core_rpc_loop_run(struct core_rpc_loop *loop) {
   loop_of_this_thread = loop;
   socket_calls_bursts_set(true);
   server_start(loop);
+  loop->watchdog = watchdog_loop_begin("the core thread");
+  if (loop->watchdog != NULL)
+    loop_on_turn(loop);
   for (;;) {
     int64_t due_ms = timer_heap_due_ms(&loop->timers);
     gpr_timespec deadline =
@@ -288,6 +299,7 @@ void core_rpc_loop_run(struct core_rpc_loop *loop) {
     if (loop->timers.count > 0 && loop->phase != LOOP_ENDED)
       (void)timer_heap_run(&loop->timers, clock_monotonic_ms());
   }
+  watchdog_loop_end(&loop->watchdog);
   socket_calls_bursts_set(false);
   loop_of_this_thread = NULL;
 }

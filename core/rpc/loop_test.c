@@ -1,5 +1,7 @@
 /* loop_test.c: the core thread: posting from many threads, timers, and ending in order with work still running (T2,
  * T3). */
+#include <signal.h>
+
 #include "core/rpc/test_harness.h"
 
 enum { THREADS = 4, POSTS = 20000 };
@@ -105,6 +107,28 @@ START_TEST(timers_fire_in_time_on_an_idle_loop) {
 }
 END_TEST
 
+static void ignore(int number) {
+  (void)number;
+}
+
+/* The watchdog's looks are signals (sdk/base/watchdog.h). */
+START_TEST(timers_fire_in_time_while_signals_keep_coming) {
+  struct harness harness;
+  signal(SIGALRM, ignore);
+  harness_start(&harness);
+  struct ticking ticking = {.loop = harness.loop};
+  int64_t end_ms = clock_monotonic_ms() + 5000;
+  harness_on_core(&harness, ticking_start, &ticking);
+  while (atomic_load(&ticking.ticks) < 3 && clock_monotonic_ms() < end_ms) {
+    pthread_kill(harness.thread, SIGALRM);
+    usleep(5000);
+  }
+  ck_assert_uint_eq(atomic_load(&ticking.ticks), 3);
+  ck_assert_int_lt(ticking.took_ms[2], 1000);
+  harness_stop(&harness, 1000);
+}
+END_TEST
+
 START_TEST(a_loop_that_never_ran_can_be_freed) {
   struct harness harness;
   harness_prepare(&harness, NULL);
@@ -201,6 +225,7 @@ END_TEST
 
 TEST_MAIN("core_rpc.loop", posts_of_many_threads_all_run_while_calls_are_served,
           a_post_and_an_io_post_run_on_their_threads, timers_fire_in_time_on_an_idle_loop,
-          a_loop_that_never_ran_can_be_freed, stopping_lets_a_running_call_finish_within_the_grace_time,
+          timers_fire_in_time_while_signals_keep_coming, a_loop_that_never_ran_can_be_freed,
+          stopping_lets_a_running_call_finish_within_the_grace_time,
           stopping_cancels_streams_and_held_calls_after_the_grace_time, after_the_end_nothing_is_posted_any_more,
           a_call_that_its_handler_forgot_does_not_hold_the_process_for_ever)

@@ -316,6 +316,8 @@ int __wrap_epoll_wait(int poller, struct epoll_event *events, int room, int time
   if (has_bursts)
     burst_end();
   int count = __real_epoll_wait(poller, events, room, timeout_ms);
+  if (count < 0 && errno == EINTR)
+    return 0; /* gRPC would wait as long once more: signals that come sooner would keep every timer of the loop away */
   for (int i = 0; i < count; i++)
     if (events[i].events & HANG_UP_EVENTS)
       hang_up_note(poller, &events[i]);

@@ -73,6 +73,9 @@ Without a supervisor nobody tells a death from an end, so a connection that is l
 Interval, timeout and both thresholds of each are keys of the module's [configuration](configuration.md), `probes.…`. What a module says
 of its own readiness counts at once; thresholds count missing answers.
 
+A module made with `sdk/module` does not wait to be probed: when its loop has not turned for `hang_ms` it writes where it hangs and ends with
+status 113, which is counted as *probe* (`sdk/base/watchdog.h`). So do the core and the supervisor.
+
 ## The end in order
 
 `gatehouse module restart` and `stop` end an instance in steps, each only when the one before did not help: `Drain` with a deadline

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@
 #define FRAMES_MAX 24
 #define NAME_BYTES_MAX 40
 #define NEAR_NULL_BYTES 65536
+#define PATIENCE_MS 1000 /* for a reader of stderr that is behind; one that never comes is not waited for */
 
 static const char *process_name = "";
 
@@ -55,7 +57,10 @@ static void begin(struct line *line, const char *member) {
 }
 
 static void finish(struct line *line) {
+  struct pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT};
   append(line, "\"}\n", 3);
+  if (poll(&reader, 1, PATIENCE_MS) == 0)
+    return;
   ssize_t ignored = write(STDERR_FILENO, line->text, line->length);
   (void)ignored;
 }
@@ -143,14 +148,27 @@ static void reason_write(int number, const siginfo_t *info) {
   finish(&line);
 }
 
-static void on_crash(int number, siginfo_t *info, void *context) {
+static void stack_write(const void *context) {
   struct walk walk = {.from = place_of(context)};
-  reason_write(number, info);
   _Unwind_Backtrace(on_frame, &walk);
   if (walk.count == 0)
     frame_write(&walk, walk.from);
   finish(&walk.line);
+}
+
+static void on_crash(int number, siginfo_t *info, void *context) {
+  reason_write(number, info);
+  stack_write(context);
   raise(number); /* by default now; it comes when we return */
+}
+
+void crash_report(const char *reason, const void *context) {
+  struct line line;
+  begin(&line, "message");
+  append(&line, reason, LINE_BYTES);
+  finish(&line);
+  if (context != NULL)
+    stack_write(context);
 }
 
 void crash_handler_install(const char *process) {

@@ -6,7 +6,7 @@
  *   {"level":"panic","process":"mcp","room":"crash","message":"signal 11 (SEGV), near null"}
  *   {"level":"panic","process":"mcp","room":"crash","stack":"gatehouse-mcp+0x1f00c libc.so.6+0x3c050 …"}
  *
- * An offset is what `addr2line -e <file>` takes. Signal-safe: write(2), the unwinder of libgcc, and glibc's
+ * An offset is what `addr2line -e <file>` takes. Signal-safe: poll(2) and write(2), the unwinder of libgcc, and glibc's
  * _dl_find_object, none of which takes a lock or allocates. Threads without the alternate stack use their own. */
 #ifndef GATEHOUSE_BASE_CRASH_H
 #define GATEHOUSE_BASE_CRASH_H
@@ -14,5 +14,10 @@
 /* For the rest of the process. process: as in the logs; its text must stay. Built with a sanitizer this does nothing:
  * its runtime has a report of its own. */
 void crash_handler_install(const char *process);
+
+/* The same report for a process that ends itself. reason: for the message, put there as it is. context: the third
+ * argument of the signal handler that calls this, whose place the stack begins at; NULL: no stack. Also under a
+ * sanitizer. Async-signal-safe. */
+void crash_report(const char *reason, const void *context);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "sdk/base/buf.h"
 #include "sdk/base/latency.h"
+#include "sdk/base/watchdog.h"
 #include "sdk/module/module.h"
 
 /* result.c: appends the InvokeItem that carries the result, encoded. */
@@ -15,6 +16,8 @@ void module_result_encode(const struct module_result *result, struct buf *out);
 #define MODULE_MAGIC 0x4d4f444cu
 #define MODULE_SPI_VERSION "1"
 #define MODULE_SECRET_METADATA "gatehouse-channel-secret"
+
+#define MODULE_HANG_DEFAULT_MS 5000 /* as modules[].hang_ms of the configuration */
 
 /* Exit codes, as docs/writing-a-module.md lists them. */
 enum module_exit { MODULE_EXIT_OK = 0, MODULE_EXIT_USAGE = 100, MODULE_EXIT_ENVIRONMENT = 111 };
@@ -35,6 +38,7 @@ struct module {
   const struct module_definition *definition;
   void *state;
   struct event_base *base;
+  struct watchdog_loop *loop; /* NULL: not watched */
   char *id;
   uint64_t generation;
   char *runtime_socket;
@@ -51,7 +55,8 @@ struct module {
   struct rpc_call *canary_call;
   struct rpc_call *watch_call;
   struct event *retry_timer; /* canary or watch again */
-  struct event *watchdog_timer;
+  struct event *alive_timer; /* signs of life for the service manager */
+  struct event *turn_timer;  /* feeds the loop's watchdog */
   struct event *drain_timer;
   struct event *exit_timer;
   struct event *signal_term, *signal_int;

@@ -35,9 +35,10 @@ static void usage(const struct module_definition *definition, FILE *out) {
           "  GATEHOUSE_GENERATION      number of this instance\n"
           "  GATEHOUSE_LOG_LEVEL       debug, info, warn or error\n"
           "  GATEHOUSE_CORE_UID        uid of the core when it is neither root nor ours\n"
+          "  GATEHOUSE_HANG_MS         it ends itself when its loop did not turn for so long; 0: never (default: %d)\n"
           "  LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET, WATCHDOG_USEC as systemd defines them\n\n"
-          "Exit codes: 0 asked to end, 100 usage, 111 environment.\n",
-          definition->module_id, definition->summary, definition->module_id);
+          "Exit codes: 0 asked to end, 100 usage, 111 environment, 112 out of memory, 113 its loop hung.\n",
+          definition->module_id, definition->summary, definition->module_id, MODULE_HANG_DEFAULT_MS);
 }
 
 /* ---- what a module may use ---- */
@@ -94,29 +95,52 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg) {
     module_drain_begin(module, DRAIN_DEFAULT_MS, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
-static void on_watchdog(evutil_socket_t fd, short what, void *arg) {
+static void on_alive(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
   module_notify(arg, "WATCHDOG=1");
 }
 
-static void watchdog_start(struct module *module) {
+static void alive_start(struct module *module) {
   uint64_t period_us = 0;
   const char *text = getenv("WATCHDOG_USEC");
   if (!module->notify_socket || !text || !str_parse_u64(text, &period_us) || period_us < 2000)
     return;
   struct timeval period = {.tv_sec = (time_t)(period_us / 2 / 1000000),
                            .tv_usec = (suseconds_t)(period_us / 2 % 1000000)};
-  module->watchdog_timer = event_new(module->base, -1, EV_PERSIST, on_watchdog, module);
-  event_add(module->watchdog_timer, &period);
+  module->alive_timer = event_new(module->base, -1, EV_PERSIST, on_alive, module);
+  event_add(module->alive_timer, &period);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg) {
+  const struct module *module = arg;
+  (void)fd, (void)what;
+  watchdog_loop_feed(module->loop);
+}
+
+/* The loop runs; if its watchdog is on it is watched until it ends. */
+static void loop_run(struct module *module) {
+  uint32_t feed_ms = watchdog_feed_ms();
+  const struct timeval period = {.tv_sec = feed_ms / 1000, .tv_usec = (suseconds_t)(feed_ms % 1000) * 1000};
+  if (feed_ms > 0) {
+    module->turn_timer = event_new(module->base, -1, EV_PERSIST, on_turn, module);
+    event_add(module->turn_timer, &period);
+    module->loop = watchdog_loop_begin("the loop");
+  }
+  event_base_dispatch(module->base);
+  watchdog_loop_end(&module->loop);
 }
 
 static bool environment_read(struct module *module, struct error *err) {
   const char *id = getenv("GATEHOUSE_MODULE_ID"), *run = getenv("GATEHOUSE_RUN");
   const char *socket_path = getenv("GATEHOUSE_RUNTIME_SOCKET"), *generation = getenv("GATEHOUSE_GENERATION");
-  const char *notify = getenv("NOTIFY_SOCKET");
+  const char *notify = getenv("NOTIFY_SOCKET"), *hang = getenv("GATEHOUSE_HANG_MS");
+  uint64_t hang_ms = MODULE_HANG_DEFAULT_MS;
   module->id = base_strdup(str_is_empty(id) ? module->definition->module_id : id);
   if (generation && !str_parse_u64(generation, &module->generation))
     return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_GENERATION is not a number");
+  if (hang && (!str_parse_u64(hang, &hang_ms) || hang_ms > UINT32_MAX))
+    return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_HANG_MS is not a number of milliseconds");
+  watchdog_start((uint32_t)hang_ms);
   module->notify_socket = str_is_empty(notify) ? NULL : base_strdup(notify);
   if (!str_is_empty(socket_path))
     module->runtime_socket = base_strdup(socket_path);
@@ -158,7 +182,7 @@ static bool start(struct module *module, struct error *err) {
   module->signal_int = evsignal_new(module->base, SIGINT, on_signal, module);
   evsignal_add(module->signal_term, NULL);
   evsignal_add(module->signal_int, NULL);
-  watchdog_start(module);
+  alive_start(module);
   channel_open(module);
   if (module->definition->create && !module->definition->create(module, err))
     return false;
@@ -172,7 +196,8 @@ static void finish(struct module *module) {
   if (module->definition->destroy && module->state)
     module->definition->destroy(module);
   module_listeners_close(module);
-  struct event **events[] = {&module->watchdog_timer, &module->drain_timer, &module->signal_term, &module->signal_int};
+  struct event **events[] = {&module->alive_timer, &module->turn_timer, &module->drain_timer, &module->signal_term,
+                             &module->signal_int};
   for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
     if (*events[i])
       event_free(*events[i]);
@@ -225,7 +250,7 @@ int module_main(int argc, char **argv, const struct module_definition *definitio
   if (start(&module, &err)) {
     log_event(LOG_INFO, "module", "started", LOG_TEXT("version", definition->version),
               LOG_INT("generation", module.generation));
-    event_base_dispatch(module.base);
+    loop_run(&module);
   } else {
     log_error_value(LOG_FATAL, "module", "the module cannot start", &err);
     module.exit_code = MODULE_EXIT_ENVIRONMENT;

@@ -36,7 +36,7 @@ def test_lif_1_a_module_starts_when_the_core_says_so_and_is_told_all_it_needs():
         env = dict(item.split("=", 1) for item in report["env"])
         assert env.pop("PATH") and env.pop("LANG") == "C.UTF-8"
         assert env == {"GATEHOUSE_RUN": str(stack.run), "GATEHOUSE_MODULE_ID": "web", "EXTRA": "yes",
-                       "GATEHOUSE_GENERATION": str(spawned["generation"]), "GATEHOUSE_LOG_LEVEL": "info",
+                       "GATEHOUSE_GENERATION": str(spawned["generation"]), "GATEHOUSE_LOG_LEVEL": "info", "GATEHOUSE_HANG_MS": "5000",
                        "GATEHOUSE_SPI_SOCKET": f"{stack.run}/core/spi/web.sock",
                        "GATEHOUSE_RUNTIME_SOCKET": f"{stack.run}/modules/web/runtime.sock",
                        "GATEHOUSE_SPI_BACKOFF_MIN_MS": "50", "GATEHOUSE_SPI_BACKOFF_MAX_MS": "2000",
@@ -152,11 +152,12 @@ def test_lif_7_the_cores_word_makes_a_module_ready_that_says_nothing_itself():
         assert core.until("Exited")["was_ready"] == 0
 
 
-def test_a_death_by_its_memory_limit_is_told_by_cause():
-    with Stack([module("web", "exit", "112", restart="never")]) as stack:
+@pytest.mark.parametrize("status,cause", [("112", MEMORY), ("113", WATCHDOG)])
+def test_a_death_by_its_memory_limit_or_its_own_watchdog_is_told_by_cause(status, cause):
+    with Stack([module("web", "exit", status, restart="never")]) as stack:
         core = stack.core()
         core.start("web")
-        assert core.until("Exited")["cause"] == MEMORY
+        assert core.until("Exited")["cause"] == cause
 
 
 @pytest.mark.parametrize("steps,signal_number", [([], signal.SIGABRT), (["deaf_to_abort"], signal.SIGKILL)])
