@@ -345,6 +345,8 @@ static bool open_lifecycle(struct core *core, struct error *err) {
       .control_fd = control_fd,
       .watch_fd = watch_fd,
       .in_flight_max = (uint32_t)config->spi_in_flight,
+      .backoff_first_ms = (uint32_t)config->spi_backoff_min_ms,
+      .backoff_max_ms = (uint32_t)config->spi_backoff_max_ms,
       .watchdog_ms = heartbeat_within_ms(config),
       .core_binary = config->core_binary,
       .core_probation_ms = (uint32_t)config->core_upgrade_probation_ms,

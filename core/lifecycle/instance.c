@@ -13,6 +13,7 @@
 
 #include "core/lifecycle/lifecycle_internal.h"
 #include "sdk/base/alloc.h"
+#include "sdk/base/backoff.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
 #include "sdk/base/id.h"
@@ -22,7 +23,8 @@
 
 #define RUNTIME "/core.module.v1.ModuleRuntime/"
 #define STEP_TIMEOUT_MS 5000
-#define REATTACH_MS 500
+#define REDIAL_AT_ONCE_MS 1     /* when the process is dying too, the supervisor's word of that may come first */
+#define REDIAL_HELD_US 1000000  /* a connection that held for so long was none that failed */
 #define ATTACH_WAIT_MS 1 /* for the supervisor's word of a new process */
 #define ATTACH_WAITS_MAX 500
 #define SECRET_BYTES 32
@@ -89,11 +91,22 @@ void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_
     failure_follow_up(instance, event, before, cause);
 }
 
+/* The module refuses while nobody is attached to it: the first try follows at once, those after it with back-off
+ * (TRN-6). */
+static uint32_t redial_wait_ms(struct lifecycle_module *module, bool held) {
+  const struct lifecycle_options *options = &module->lifecycle->options;
+  unsigned failures = held ? 0 : module->redials;
+  module->redials = failures + 1;
+  return failures == 0 ? REDIAL_AT_ONCE_MS : backoff_ms(options->backoff_first_ms, options->backoff_max_ms, failures);
+}
+
 void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause) {
   struct lifecycle_module *module = instance->module;
+  bool held = clock_monotonic_us() - instance->discovered_us >= REDIAL_HELD_US;
   lifecycle_instance_end(instance, LIFECYCLE_ON_LOST, cause);
   if (!module->retry_timer && !module->lifecycle->stopping && module->hold == LIFECYCLE_HOLD_NONE)
-    module->retry_timer = core_rpc_timer_start(module->lifecycle->options.loop, REATTACH_MS, reattach, module);
+    module->retry_timer =
+        core_rpc_timer_start(module->lifecycle->options.loop, redial_wait_ms(module, held), reattach, module);
 }
 
 void lifecycle_instance_free(struct lifecycle_instance **holder) {

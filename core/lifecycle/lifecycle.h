@@ -76,6 +76,7 @@ struct lifecycle_options {
   int control_fd; /* the supervisor's channel; -1: none */
   int watch_fd;   /* an inotify descriptor to use, -1: none. It stays the caller's */
   uint32_t in_flight_max;
+  uint32_t backoff_first_ms, backoff_max_ms;   /* before a module whose connection was lost is dialled again */
   uint32_t watchdog_ms;                        /* the supervisor's watchdog over this process; 0: none */
   const char *core_binary;                     /* as configured; NULL: unknown */
   uint32_t core_probation_ms, core_modules_ms; /* of a new program of the core; see core.upgrade.… */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "sdk/base/alloc.h"
+#include "sdk/base/backoff.h"
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
 #include "sdk/base/str.h"
@@ -128,10 +129,8 @@ static void attached_set(struct module *module, bool attached) {
 static void retry_later(struct module *module) {
   if (evtimer_pending(module->retry_timer, NULL))
     return;
-  module->retry_ms = module->retry_ms == 0                 ? RETRY_FIRST_MS
-                     : module->retry_ms < RETRY_MAX_MS / 2 ? 2 * module->retry_ms
-                                                           : RETRY_MAX_MS;
-  struct timeval delay = {.tv_sec = module->retry_ms / 1000, .tv_usec = (suseconds_t)(module->retry_ms % 1000) * 1000};
+  uint32_t wait_ms = backoff_ms(RETRY_FIRST_MS, RETRY_MAX_MS, ++module->retries);
+  struct timeval delay = {.tv_sec = wait_ms / 1000, .tv_usec = (suseconds_t)(wait_ms % 1000) * 1000};
   evtimer_add(module->retry_timer, &delay);
 }
 
@@ -159,7 +158,7 @@ static void canary_answered(void *arg, const struct rpc_status *status, void *re
     log_event(LOG_ERROR, "module", "the deny path is broken: the canary was accepted");
   } else if (status->code == RPC_UNAUTHENTICATED) {
     module->canary = MODULE_CANARY_PROVEN;
-    module->retry_ms = 0;
+    module->retries = 0;
     text_set(&module->canary_message, NULL);
     attached_set(module, true);
   } else {
@@ -197,7 +196,7 @@ static void watch_message(void *arg, const uint8_t *message, size_t length) {
   struct module *module = arg;
   struct error err = {0};
   core_spi_catalog_v1_WatchEvent event = {0};
-  module->retry_ms = 0;
+  module->retries = 0;
   if (!wire_decode(core_spi_catalog_v1_WatchEvent_fields, &event, message, length, &err)) {
     log_error_value(LOG_ERROR, "module", "a change of the catalog could not be read", &err);
     return;

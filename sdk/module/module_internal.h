@@ -62,7 +62,7 @@ struct module {
   struct event *signal_term, *signal_int;
   char *canary_credential;
   uint64_t watch_revision;
-  uint32_t retry_ms; /* before the next try of canary or watch; 0: none failed */
+  unsigned retries; /* of canary or watch since one of them answered */
 
   bool initialized; /* a core handed over a configuration and we took it */
   bool connected;   /* the SPI channel is up */

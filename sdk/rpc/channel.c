@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "sdk/base/id.h"
+#include "sdk/base/backoff.h"
 #include "sdk/base/log.h"
 #include "sdk/base/secret.h"
 #include "sdk/base/str.h"
@@ -73,17 +73,6 @@ static void timer_set(struct rpc_channel *channel, uint32_t wait_ms) {
   BASE_CHECK(event_add(&channel->timer, &timeout) == 0);
 }
 
-/* First wait, then doubled for each failure, +-20 %. */
-static uint32_t backoff_ms(const struct rpc_channel *channel) {
-  uint64_t wait = channel->options.backoff_first_ms;
-  for (unsigned i = 1; i < channel->failures && wait < channel->options.backoff_max_ms; i++)
-    wait *= 2;
-  if (wait > channel->options.backoff_max_ms)
-    wait = channel->options.backoff_max_ms;
-  uint64_t spread = wait * 2 / 5;
-  return (uint32_t)(wait - spread / 2 + (spread > 0 ? id_random_u64() % (spread + 1) : 0));
-}
-
 static bool is_needed(const struct rpc_channel *channel) {
   return channel->options.keep_connected || !TAILQ_EMPTY(&channel->waiting);
 }
@@ -99,7 +88,7 @@ static void waiting_fail(struct rpc_channel *channel, bool patient_too, enum err
 static void connect_failed(struct rpc_channel *channel) {
   channel->failures++;
   channel->state = CHANNEL_BACKOFF;
-  timer_set(channel, backoff_ms(channel));
+  timer_set(channel, backoff_ms(channel->options.backoff_first_ms, channel->options.backoff_max_ms, channel->failures));
   waiting_fail(channel, false, ERR_RPC_CONNECT_FAILED);
 }
 

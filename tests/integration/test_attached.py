@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import json_format
 
 from harness import BIN, BUILD, gateway as gateways
-from harness.attached import AttachedModule, HEALTH_SERVING
+from harness.attached import AttachedModule, HEALTH_SERVING, Wire
 from harness.processes import Process, wait_until
 from harness.sanitizers import reports
 
@@ -188,6 +188,36 @@ def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
         time.sleep(2.5)  # longer than a round of dialling takes
         assert core.history("left") == seen
     module.path.unlink()
+
+
+# ---- a connection that is lost while the module lives (TRN-6) ----
+
+def test_trn_6_a_lost_connection_is_dialled_again_at_once(core):
+    with AttachedModule(core.run, "cut", "echo", ["auth"]) as module, Wire(module.path) as wire:
+        wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
+        core.wait_ready(module)
+        for _ in range(3):
+            wait_until(lambda: time.monotonic() - wire.accepted[-1] > 1.1, "the connection to have held", 5)
+            count, cut = len(wire.accepted), time.monotonic()
+            wire.cut()
+            wait_until(lambda: len(wire.accepted) > count, "the core to come back", 5)
+            assert wire.accepted[count] - cut < 0.2, "not half a second later"
+            core.wait_ready(module)
+
+
+def test_trn_6_one_that_is_lost_again_and_again_is_dialled_with_back_off(core):
+    with AttachedModule(core.run, "cut-often", "echo", ["auth"]) as module, Wire(module.path) as wire:
+        wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
+        core.wait_ready(module)
+        wait_until(lambda: time.monotonic() - wire.accepted[-1] > 1.1, "the connection to have held", 5)
+        first, wire.shut = len(wire.accepted), True
+        wire.cut()
+        wait_until(lambda: len(wire.accepted) >= first + 8, "the core to come back eight times", 20)
+        waits = [later - earlier for earlier, later in zip(wire.accepted[first:], wire.accepted[first + 1:])]
+        middles = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
+        assert all(middle * 0.8 <= wait < middle * 1.2 + 0.2 for wait, middle in zip(waits, middles)), waits
+        wire.shut = False
+        core.wait_ready(module)
 
 
 class Leaving(AttachedModule):

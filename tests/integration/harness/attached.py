@@ -1,5 +1,8 @@
 """Modules that live in the test itself and attach to a core without a supervisor: the socket appears, the core does the rest."""
+import socket
 import sys
+import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -16,6 +19,65 @@ ANSWER = "/core.spi.catalog.v1.CatalogService/AnswerRequest"
 def catalog_messages():
     messages()
     return sys.modules["core.spi.catalog.v1.catalog_pb2"]
+
+
+class Wire:
+    """Between the core and a module: the module serves beside its runtime socket, and what connects to that is carried there. It can be
+    cut, and accept nobody for longer than a moment, while the module lives."""
+
+    def __init__(self, path):
+        self.path, self.inner = path, path.with_name("inner.sock")
+        path.rename(self.inner)
+        self.accepted, self.open, self.shut = [], [], False  # when somebody connected; who is; whether each is cut at once
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                outer, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted.append(time.monotonic())
+            if self.shut:
+                outer.close()
+                continue
+            inner = socket.socket(socket.AF_UNIX)
+            inner.connect(str(self.inner))
+            self.open += [outer, inner]
+            for source, target in ((outer, inner), (inner, outer)):
+                threading.Thread(target=self.carry, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def carry(source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self):
+        while self.open:
+            try:
+                self.open.pop().shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.cut()
+        self.inner.unlink(missing_ok=True)
 
 
 class AttachedModule(grpc.GenericRpcHandler):
