@@ -160,23 +160,30 @@ static bool sent_again(struct dispatch_invocation *invocation, const struct erro
   return dispatch_invocation_send(invocation, NULL) || dispatch_hold(invocation);
 }
 
+/* What the call came to that brought no result. When the module did not keep to the protocol it says so of it. */
+static struct error failure_of(const struct dispatch_invocation *invocation, const struct core_rpc_result *result) {
+  struct error err = result->err;
+  if (!invocation->broken && result->grpc_status != 0)
+    return err;
+  error_set(&err, invocation->broken ? ERR_MODULE_ANSWER : ERR_INVOKE_NO_RESULT, NULL);
+  err.origin = ERROR_ORIGIN_MODULE;
+  return err;
+}
+
 static void on_done(struct core_rpc_client_call *call, const struct core_rpc_result *result, void *user) {
   struct dispatch_invocation *invocation = user;
-  struct error err = result->err;
+  struct error err = {0};
   (void)call;
   if (invocation->cancelled) {
     error_set(&err, ERR_CANCELLED, NULL);
     settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
   } else if (!invocation->has_result && !invocation->broken && result->grpc_status != 0 &&
-             sent_again(invocation, &err)) {
+             sent_again(invocation, &result->err)) {
     return;
   } else if (!invocation->has_result) {
+    err = failure_of(invocation, result);
     bool fault = lifecycle_error_is_fault(err.category) || invocation->broken || result->grpc_status == 0;
     lifecycle_witness_end(&invocation->witness, fault ? LIFECYCLE_OUTCOME_FAILED : LIFECYCLE_OUTCOME_SERVED);
-    if (invocation->broken)
-      error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
-    else if (result->grpc_status == 0)
-      error_set(&err, ERR_INVOKE_NO_RESULT, NULL);
     settle(invocation, PSG_EXECUTION_FAILED, err.code);
     invocation->sink.on_failed(invocation->arg, &err);
   }

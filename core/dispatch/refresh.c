@@ -155,8 +155,10 @@ static void look_done(struct core_rpc_client_call *call, const struct core_rpc_r
   struct look *look = user;
   struct error err = result->err;
   (void)call;
-  if (look->broken)
-    error_set(&err, ERR_RPC_MESSAGE_MALFORMED, NULL);
+  if (look->broken) {
+    error_set(&err, ERR_MODULE_ANSWER, NULL);
+    err.origin = ERROR_ORIGIN_MODULE;
+  }
   if (look->broken || result->grpc_status != 0) {
     look_settle(look, &err);
     return;

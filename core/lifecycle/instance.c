@@ -23,9 +23,9 @@
 
 #define RUNTIME "/core.module.v1.ModuleRuntime/"
 #define STEP_TIMEOUT_MS 5000
-#define REDIAL_AT_ONCE_MS 1     /* when the process is dying too, the supervisor's word of that may come first */
-#define REDIAL_HELD_US 1000000  /* a connection that held for so long was none that failed */
-#define ATTACH_WAIT_MS 1 /* for the supervisor's word of a new process */
+#define REDIAL_AT_ONCE_MS 1    /* when the process is dying too, the supervisor's word of that may come first */
+#define REDIAL_HELD_US 1000000 /* a connection that held for so long was none that failed */
+#define ATTACH_WAIT_MS 1       /* for the supervisor's word of a new process */
 #define ATTACH_WAITS_MAX 500
 #define SECRET_BYTES 32
 

@@ -202,7 +202,7 @@ struct lifecycle_module {
   int64_t runtime_changed_ns;
   struct lifecycle_instance *instance; /* the newest; NULL: none yet */
   struct core_rpc_timer *retry_timer;
-  unsigned redials; /* since a connection held */
+  unsigned redials;                     /* since a connection held */
   struct core_rpc_timer *process_timer; /* a process that is neither ready nor refused in time is killed */
   unsigned attach_waits;                /* until the process behind a new socket is known and listens */
   uint64_t generation_last;

@@ -163,6 +163,7 @@ static void invoke_message(void *arg, const uint8_t *message, size_t length) {
   if (!rpc_message_decode(message, length, core_common_v1_InvokeItem_fields, &item, arena, &err)) {
     arena_free(&arena);
     mcp_call_stream_cancel(call);
+    error_set(&err, ERR_MODULE_ANSWER, NULL); /* handed through: it is the owner's doing, not the client's */
     mcp_tool_fail(call, &err);
     return;
   }

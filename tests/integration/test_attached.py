@@ -17,6 +17,7 @@ from harness import BIN, BUILD, gateway as gateways
 from harness.attached import AttachedModule, HEALTH_SERVING, Wire
 from harness.processes import Process, wait_until
 from harness.sanitizers import reports
+from harness.scripted_core import envelope
 
 COMMON = ["auth", "catalog", "config", "observability"]
 DOCUMENTS = """
@@ -149,6 +150,42 @@ def test_a_stream_has_one_result_which_ends_it(core, items, code):
             assert code is None and kinds == ["result"]
         except grpc.RpcError as error:
             assert code is not None and kinds == ["partial"], error
+
+
+def test_spi_9_a_stream_that_stays_open_behind_its_result_is_cut_after_a_second(core):
+    """The caller has its answer at once; the module cannot keep the call for as long as it likes."""
+    ended = []
+
+    def invoke(_request, context):
+        began = time.monotonic()
+        over = threading.Event()
+        context.add_callback(lambda: (ended.append(time.monotonic() - began), over.set()))
+        yield result(owner)
+        over.wait(20)
+
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        began = time.monotonic()
+        assert [item.WhichOneof("item") for item in asker.call_tool(asker.resolve(core.token), "stream")] == ["result"]
+        assert time.monotonic() - began < 0.9, "the caller does not wait for the end of the module's stream"
+        wait_until(lambda: ended, "the module's stream to be cut", 10)
+        assert 0.9 < ended[0] < 5, ended
+        assert core.state("owner") == "ready"
+
+
+@pytest.mark.parametrize("bad", [lambda m: b"\xff\xfe\xfd" * 50, lambda m: result(m).SerializeToString()[:-1],
+                                 lambda m: b"\x32\x05\x0a\x7f"], ids=["garbage", "truncated", "a length beyond the end"])
+def test_err_2_an_answer_that_cannot_be_read_is_told_of_as_the_modules(core, bad):
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, lambda *_: [bad(owner)]) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        with pytest.raises(grpc.RpcError) as failed:
+            list(asker.call_tool(asker.resolve(core.token), "stream"))
+        problem = envelope(failed.value)
+        assert problem.code == "module.answer.malformed" and not problem.retryable
+        assert problem.category == asker.common.ERROR_CATEGORY_UPSTREAM_ERROR and problem.origin == asker.common.ERROR_ORIGIN_MODULE
+        assert core.state("owner") == "ready"
 
 
 def test_two_modules_of_a_family_take_turns(core):

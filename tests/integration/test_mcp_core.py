@@ -110,7 +110,7 @@ def test_a_core_that_answers_nonsense_about_a_caller_permits_nothing(core, mcp, 
 
 @pytest.mark.parametrize("items, code", [
     (lambda core: [], "invoke.result.missing"),
-    (lambda core: [b"\xff\xff"], "internal"),
+    (lambda core: [b"\xff\xff"], "module.answer.malformed"),
     (lambda core: [core.result("not json")], "invoke.upstream.failed"),
     (lambda core: [core.result('{"a":1}')], "invoke.upstream.failed"),
     (lambda core: [core.result('[1],"isError":true,"x":[2]')], "invoke.upstream.failed"),

@@ -82,7 +82,7 @@ class Wire:
 
 class AttachedModule(grpc.GenericRpcHandler):
     """Serves ModuleRuntime and health below `run`; proves its deny path; then it is ready. `invoke` (InvokeRequest, context) yields
-    InvokeItems."""
+    InvokeItems, or the bytes of what is none."""
 
     def __init__(self, run, module_id, family, spi_families, invoke=None):
         self.common, self.module, self.auth = messages()
@@ -143,7 +143,7 @@ class AttachedModule(grpc.GenericRpcHandler):
 
     def carry_out(self, data, context):
         for item in self.invoke(self.module.InvokeRequest.FromString(data), context):
-            yield item.SerializeToString()
+            yield item if isinstance(item, bytes) else item.SerializeToString()
 
     # ---- calling the core ----
 
