@@ -173,18 +173,18 @@ def test_progress_flows_only_where_it_was_asked_for(core, mcp):
 
 
 def test_a_client_that_leaves_takes_its_invocation_along(core, mcp):
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
     def invoke(_request, context):
-        if not context.add_callback(ended.set):
-            ended.set()  # it was over before it began
+        context.add_callback(ended.set)
+        began.set()
         ended.wait(10)
         return iter([])
     core.script["Invoke"] = invoke
     body, headers = mcp.message("tools/call", {"name": "tool", "arguments": {}})
     with Connection(core.url) as connection:
         connection.send("POST", "/mcp", {**mcp.headers, **headers}, json.dumps(body).encode())
-        wait_until(lambda: any(name.endswith("/Invoke") for name, _ in core.module.spi.calls), "the invocation")
+        assert began.wait(10)
     assert ended.wait(5)
 
 
