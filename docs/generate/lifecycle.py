@@ -83,6 +83,16 @@ status 113, which is counted as *probe* (`sdk/base/watchdog.h`). So do the core 
 `Shutdown` without a supervisor; SIGKILL after `stop_grace_ms`. While it drains the status says how much is in flight. `gatehouse module
 drain` does only the first step.
 
+Who has a long connection or stream is told in its protocol's way, both when a process is drained and when it hands over to another version:
+
+| what | what is done |
+|---|---|
+| HTTP/1.1 connection | an idle one is closed; on a hand-over it stays for a request that is on its way. The answer under way, or the next one, says `Connection: close` |
+| HTTP/2 connection | `GOAWAY` with the highest stream id and a `PING`; when that is answered, so that whatever was on its way has come, `GOAWAY` with the last id that is served. It closes with its last stream |
+| MCP `GET` stream | ended, from 2025-11-25 on with `retry:`, 100 ms and one more for each stream, at random, up to 2.1 s, so that not all come together. The session is the core's, so any process has it. No event is lost, since these streams carry none |
+| MCP request under way | its answer, also as a stream; what has none shortly before the deadline (a tenth of it, at most a second) gets the error `module.draining`, retryable |
+| gRPC, at the end of a core | `GOAWAY`; streams without an end (`CatalogService.Watch`, `Health/Watch`, events that are followed) end with `UNAVAILABLE`, retryable: modules and `gatehouse events --follow` go on with the next core |
+
 ## A new version
 
 `gatehouse module upgrade <id> --to PATH|VERSION` (LIF-9, `core/lifecycle/upgrade.c`). A module has one process, and from its first upgrade on

@@ -90,13 +90,33 @@ void mcp_exchange_finish_empty(struct mcp_exchange *exchange, int http_status) {
   http_response_send(exchange_close(exchange), http_status, NULL, NULL, 0);
 }
 
-void mcp_exchange_end_stream(struct mcp_exchange *exchange) {
+/* retry_ms: the client is told to come back after so long; 0: it is told nothing. */
+static void end_stream(struct mcp_exchange *exchange, uint32_t retry_ms) {
   bool started = exchange->streaming, gone = exchange->gone;
   struct http_request *request = exchange_close(exchange);
-  if (started && !gone)
-    http_response_end(request);
-  else
+  if (!started || gone) {
     http_request_abort(request);
+    return;
+  }
+  if (retry_ms > 0)
+    http_sse_retry(request, retry_ms);
+  http_response_end(request);
+}
+
+void mcp_exchange_end_stream(struct mcp_exchange *exchange) {
+  end_stream(exchange, 0);
+}
+
+void mcp_streams_send_away(struct mcp *mcp) {
+  struct mcp_exchange *stream;
+  uint32_t count = 0;
+  TAILQ_FOREACH(stream, &mcp->streams, entry) count++;
+  uint32_t spread_ms = count < MCP_RECONNECT_SPREAD_MS ? count : MCP_RECONNECT_SPREAD_MS;
+  while ((stream = TAILQ_FIRST(&mcp->streams))) {
+    bool knows = stream->session->version >= MCP_VERSION_2025_11_25;
+    uint32_t later_ms = (uint32_t)(id_random_u64() % (spread_ms + 1));
+    end_stream(stream, knows ? MCP_RECONNECT_MS + later_ms : 0);
+  }
 }
 
 /* ---- errors ---- */
@@ -224,16 +244,21 @@ enum mcp_version mcp_call_version(const struct mcp_call *call) {
   return call->exchange->session ? call->exchange->session->version : call->exchange->version;
 }
 
-void mcp_call_cancel(struct mcp_call *call) {
-  struct mcp_exchange *exchange = call->exchange;
-  if (call->done)
-    return;
+/* Nobody works for it any more. */
+static void call_stop(struct mcp_call *call) {
   if (call->spi)
     rpc_call_cancel(BASE_TAKE(call->spi));
   mcp_call_stream_cancel(call);
   if (call->upstream)
     mcp_upstream_call_cancel(BASE_TAKE(call->upstream));
   mcp_plan_abandon(call);
+}
+
+void mcp_call_cancel(struct mcp_call *call) {
+  struct mcp_exchange *exchange = call->exchange;
+  if (call->done)
+    return;
+  call_stop(call);
   if (exchange->gone || exchange->batch || !exchange->takes_sse) {
     mcp_call_fail_fault(call, MCP_FAULT_CANCELLED);
     return;
@@ -403,18 +428,17 @@ void mcp_exchanges_sweep(struct mcp *mcp) {
 
 void mcp_exchanges_abandon(struct mcp *mcp) {
   struct mcp_exchange *exchange;
-  while ((exchange = TAILQ_FIRST(&mcp->streams)))
-    mcp_exchange_end_stream(exchange);
   while ((exchange = TAILQ_FIRST(&mcp->exchanges))) {
     struct mcp_call *calls = exchange->calls;
     size_t requests = exchange->pending;
     if (requests == 0)
-      mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
+      mcp_exchange_fail_fault(exchange, MCP_FAULT_DRAINING);
     for (size_t i = 0; requests > 0; i++) {
       if (calls[i].message.kind != MCP_MESSAGE_REQUEST || calls[i].done)
         continue;
       requests--;
-      mcp_call_cancel(&calls[i]);
+      call_stop(&calls[i]);
+      mcp_call_fail_fault(&calls[i], MCP_FAULT_DRAINING);
     }
   }
 }

@@ -122,10 +122,26 @@ static void http_drained(void *context) {
   module_drained(mcp->module);
 }
 
+static void on_give_up(evutil_socket_t fd, short what, void *arg) {
+  struct mcp *mcp = arg;
+  (void)fd, (void)what;
+  mcp_exchanges_abandon(mcp);
+}
+
+/* What is still under way shortly before the deadline is answered, while there is time: its clients can ask again
+ * instead of waiting for what never comes. */
+static void give_up_later(struct mcp *mcp, uint32_t deadline_ms) {
+  uint32_t before_ms = deadline_ms / 10 < MCP_GIVE_UP_MS ? deadline_ms / 10 : MCP_GIVE_UP_MS;
+  uint32_t wait_ms = deadline_ms - before_ms;
+  const struct timeval wait = {.tv_sec = wait_ms / 1000, .tv_usec = (suseconds_t)(wait_ms % 1000) * 1000};
+  mcp->give_up_timer = evtimer_new(module_event_base(mcp->module), on_give_up, mcp);
+  evtimer_add(mcp->give_up_timer, &wait);
+}
+
 static void drain(struct module *module, uint32_t deadline_ms) {
   struct mcp *mcp = module_state(module);
-  while (!TAILQ_EMPTY(&mcp->streams)) /* clients come back, to another instance */
-    mcp_exchange_end_stream(TAILQ_FIRST(&mcp->streams));
+  mcp_streams_send_away(mcp);
+  give_up_later(mcp, deadline_ms);
   if (mcp->http && module_is_handing_over(module))
     http_server_hand_over(mcp->http, deadline_ms, http_drained, mcp);
   else if (mcp->http)
@@ -138,6 +154,7 @@ static void destroy(struct module *module) {
   struct mcp *mcp = module_state(module);
   if (!mcp)
     return;
+  mcp_streams_send_away(mcp);
   mcp_exchanges_abandon(mcp);
   http_server_free(&mcp->http);
   mcp_callers_drop_all(mcp);
@@ -146,6 +163,8 @@ static void destroy(struct module *module) {
   mcp_reports_free(&mcp->reports);
   event_free(mcp->sweep_timer);
   event_free(mcp->wait_timer);
+  if (mcp->give_up_timer)
+    event_free(mcp->give_up_timer);
   mcp_config_clear(&mcp->config);
   base_free(mcp);
 }

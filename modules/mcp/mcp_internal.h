@@ -26,6 +26,9 @@
 #define MCP_SSE_PATIENCE_MS 10000 /* a call that takes longer is answered as a stream, where the client takes one */
 #define MCP_RETRY_AFTER_MS 1000
 #define MCP_CORE_WAITS_MAX 512 /* requests that wait so at once */
+#define MCP_RECONNECT_MS 100         /* that a stream's client waits before it comes back, */
+#define MCP_RECONNECT_SPREAD_MS 2000 /* and at most so much longer: one for each stream */
+#define MCP_GIVE_UP_MS 1000          /* before the end of a drain at most, and at least a tenth of it */
 #define MCP_SWEEP_MS 2000
 
 /* ---- config.c ---- */
@@ -76,6 +79,7 @@ struct mcp {
   uint64_t requests_total, errors_total;
   struct id_pool ids; /* of requests and traces */
   struct event *sweep_timer;
+  struct event *give_up_timer; /* while it drains */
 };
 
 /* ---- caller.c: who is calling ---- */
@@ -223,6 +227,9 @@ void mcp_exchange_dispatch(struct mcp_exchange *exchange);
 void mcp_exchanges_sweep(struct mcp *mcp);
 /* The process ends: everything is ended, answered where that still works. */
 void mcp_exchanges_abandon(struct mcp *mcp);
+/* Ends the streams that only wait for news, in the protocol's way: since 2025-11-25 their clients are told when to come
+ * back (`retry`), spread so that they do not come together; those of before come back by their own rule. */
+void mcp_streams_send_away(struct mcp *mcp);
 struct arena *mcp_exchange_arena(struct mcp_exchange *exchange);
 
 /* ---- http.c: the endpoint ---- */

@@ -220,6 +220,8 @@ void mcp_session_stream(struct mcp_exchange *exchange) {
   TAILQ_INSERT_TAIL(&session->streams, exchange, session_entry);
   /* The head goes out at once, so that the client knows that the stream is open. */
   http_sse_comment(exchange->request, "open");
+  if (module_is_draining(mcp->module)) /* it came on a connection that was open: the next process has its place */
+    mcp_streams_send_away(mcp);
 }
 
 /* ---- the rest ---- */

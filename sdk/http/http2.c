@@ -433,6 +433,8 @@ bool http2_attach(struct http_connection *connection) {
   if (nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, settings, sizeof(settings) / sizeof(settings[0])) != 0 ||
       nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, 4 * STREAM_WINDOW_BYTES) != 0)
     connection_doom(connection, HTTP_CLOSE_PEER);
+  if (connection->server->draining) /* it was opened before, and says only now what it speaks */
+    drain(connection);
   connection_postpone(connection); /* our settings go first */
   return true;
 }

@@ -246,6 +246,74 @@ START_TEST(drain_says_goaway_and_finishes_streams) {
 }
 END_TEST
 
+/* ---- frames as they are ---- */
+
+enum { FRAME_HEAD_BYTES = 9, FRAME_SETTINGS = 4, FRAME_PING = 6, FRAME_GOAWAY = 7, HIGHEST_STREAM = 0x7fffffff };
+
+static uint32_t number_at(const uint8_t *data) {
+  return (uint32_t)data[0] << 24 | (uint32_t)data[1] << 16 | (uint32_t)data[2] << 8 | data[3];
+}
+
+/* The payload of the frame of this type that comes behind `skip` others; NULL: it has not come yet. */
+static const uint8_t *frame_find(const struct buf *bytes, uint8_t type, unsigned skip) {
+  const uint8_t *at = (const uint8_t *)bytes->data, *end = at + bytes->length;
+  while (bytes->length > 0 && end - at >= FRAME_HEAD_BYTES) {
+    size_t length = number_at(at) >> 8;
+    if ((size_t)(end - at) < FRAME_HEAD_BYTES + length)
+      return NULL;
+    if (at[3] == type && skip-- == 0)
+      return at + FRAME_HEAD_BYTES;
+    at += FRAME_HEAD_BYTES + length;
+  }
+  return NULL;
+}
+
+/* What a client sends that knows nothing of the drain yet, and a request that was on its way. */
+static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
+static const char get_root[] = "\0\0\16\1\5\0\0\0\1\x82\x86\x84\x41\x09localhost";
+
+static void drain_is_told(bool speaks_first) {
+  struct fixture f = {0};
+  struct buf bytes = {0};
+  const uint8_t *ping = NULL, *goaway = NULL;
+  fixture_open_with(&f, NULL, NULL);
+  int fd = raw_connect(&f);
+  ck_assert(TURN_UNTIL(&f, http_server_connection_count(f.server) == 1));
+  if (speaks_first) {
+    raw_send(&f, fd, preface, sizeof(preface) - 1, 0);
+    ck_assert(TURN_UNTIL(&f, (raw_read(&f, fd, &bytes, NULL, 2), frame_find(&bytes, FRAME_SETTINGS, 0) != NULL)));
+  }
+  http_server_hand_over(f.server, 5000, fixture_on_server_drained, &f);
+  if (!speaks_first)
+    raw_send(&f, fd, preface, sizeof(preface) - 1, 0);
+  ck_assert(TURN_UNTIL(&f, (raw_read(&f, fd, &bytes, NULL, 2), (ping = frame_find(&bytes, FRAME_PING, 0)) != NULL)));
+  ck_assert_ptr_nonnull(goaway = frame_find(&bytes, FRAME_GOAWAY, 0));
+  ck_assert(goaway < ping);
+  ck_assert_uint_eq(number_at(goaway), HIGHEST_STREAM);
+  char answer[FRAME_HEAD_BYTES + 8] = "\0\0\10\6\1\0\0\0";
+  memcpy(answer + FRAME_HEAD_BYTES, ping, 8);
+  raw_send(&f, fd, get_root, sizeof(get_root) - 1, 0); /* before the notice was read */
+  raw_send(&f, fd, answer, sizeof(answer), 0);
+  ck_assert(raw_read(&f, fd, &bytes, NULL, 3000)); /* served, and then closed by the server */
+  ck_assert_uint_eq(f.handled, 1);
+  ck_assert_ptr_nonnull(goaway = frame_find(&bytes, FRAME_GOAWAY, 1));
+  ck_assert_uint_eq(number_at(goaway), 1);
+  ck_assert(TURN_UNTIL(&f, f.server_drained));
+  close(fd);
+  buf_free(&bytes);
+  fixture_close(&f);
+}
+
+START_TEST(a_drain_names_the_highest_stream_and_when_that_is_heard_the_last_one) {
+  drain_is_told(true);
+}
+END_TEST
+
+START_TEST(a_connection_that_was_silent_until_the_drain_is_told_as_well) {
+  drain_is_told(false);
+}
+END_TEST
+
 START_TEST(rubbish_after_the_preface_ends_the_connection) {
   struct fixture f = {0};
   fixture_open_with(&f, NULL, NULL);
@@ -373,5 +441,7 @@ END_TEST
 TEST_MAIN("http.http2", prior_knowledge_requests_work, a_stream_that_is_ended_on_a_doomed_connection_is_forgotten,
           a_streamed_reply_goes_out_as_it_is_written_and_a_vanished_client_is_told,
           a_stream_that_is_not_read_is_bounded, drain_says_goaway_and_finishes_streams,
-          rubbish_after_the_preface_ends_the_connection, tls_serves_both_protocols, the_client_verifies_certificates,
-          certificates_are_checked_and_replaced, plain_text_to_a_tls_port_is_dropped)
+          a_drain_names_the_highest_stream_and_when_that_is_heard_the_last_one,
+          a_connection_that_was_silent_until_the_drain_is_told_as_well, rubbish_after_the_preface_ends_the_connection,
+          tls_serves_both_protocols, the_client_verifies_certificates, certificates_are_checked_and_replaced,
+          plain_text_to_a_tls_port_is_dropped)
