@@ -25,7 +25,7 @@
 #define MCP_SSE_KEEPALIVE_MS 15000
 #define MCP_SSE_PATIENCE_MS 10000 /* a call that takes longer is answered as a stream, where the client takes one */
 #define MCP_RETRY_AFTER_MS 1000
-#define MCP_CORE_WAITS_MAX 512 /* requests that wait so at once */
+#define MCP_CORE_WAITS_MAX 512       /* requests that wait so at once */
 #define MCP_RECONNECT_MS 100         /* that a stream's client waits before it comes back, */
 #define MCP_RECONNECT_SPREAD_MS 2000 /* and at most so much longer: one for each stream */
 #define MCP_GIVE_UP_MS 1000          /* before the end of a drain at most, and at least a tenth of it */
