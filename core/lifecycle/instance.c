@@ -100,6 +100,11 @@ static uint32_t redial_wait_ms(struct lifecycle_module *module, bool held) {
   return failures == 0 ? REDIAL_AT_ONCE_MS : backoff_ms(options->backoff_first_ms, options->backoff_max_ms, failures);
 }
 
+void lifecycle_redial_cancel(struct lifecycle_module *module) {
+  core_rpc_timer_cancel(&module->retry_timer);
+  module->attach_waits = 0; /* else the scan would leave the next socket to a timer that is gone */
+}
+
 void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause) {
   struct lifecycle_module *module = instance->module;
   bool held = clock_monotonic_us() - instance->discovered_us >= REDIAL_HELD_US;
@@ -529,8 +534,10 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
   struct stat status;
   core_rpc_timer_cancel(&module->retry_timer);
-  if (module->hold != LIFECYCLE_HOLD_NONE)
+  if (module->hold != LIFECYCLE_HOLD_NONE) {
+    lifecycle_redial_cancel(module);
     return;
+  }
   struct core_rpc_channel *channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path);
   if ((!process_is_known(module) || !channel) && module->attach_waits < ATTACH_WAITS_MAX) {
     core_rpc_channel_close(&channel);

@@ -228,7 +228,7 @@ void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation
 static void module_free(struct lifecycle_module *module) {
   if (str_equal(module->id, module->name)) /* the first process has them; the second one's may be gone by now */
     lifecycle_versions_free(&module->versions);
-  core_rpc_timer_cancel(&module->retry_timer);
+  lifecycle_redial_cancel(module);
   core_rpc_timer_cancel(&module->process_timer);
   lifecycle_instance_free(&module->instance);
   core_rpc_listener_close(&module->spi_listener, true);

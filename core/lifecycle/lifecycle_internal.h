@@ -337,6 +337,8 @@ void lifecycle_instance_call(struct lifecycle_instance *instance, enum lifecycle
 void lifecycle_instance_readiness_ask(struct lifecycle_instance *instance);
 /* Its connection or its answers are gone while the process may live: ends it, and dials again later. */
 void lifecycle_instance_lose(struct lifecycle_instance *instance, const char *cause);
+/* It is not dialled again by itself; a new socket of it is. */
+void lifecycle_redial_cancel(struct lifecycle_module *module);
 /* Ends it: event, connection and secret gone. The struct stays as the module's newest. */
 void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause);
 void lifecycle_instance_free(struct lifecycle_instance **instance);

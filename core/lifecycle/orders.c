@@ -206,7 +206,7 @@ static bool order_stop(struct lifecycle_module *module, uint32_t deadline_ms, st
     return false;
   if (module->hold == LIFECYCLE_HOLD_STOPPED)
     return error_set(err, ERR_MODULE_PHASE, "the module is stopped already");
-  core_rpc_timer_cancel(&module->retry_timer);
+  lifecycle_redial_cancel(module);
   lifecycle_hold_set(module, LIFECYCLE_HOLD_STOPPED, "stopped " ORDERED_BY_OPERATOR);
   module->restart_waits = false; /* the hold cancelled it */
   plan_begin(module, LIFECYCLE_PLAN_STOP, deadline_ms);

@@ -173,7 +173,7 @@ void lifecycle_hold_adopt(struct lifecycle_module *module, bool held, const char
 /* ---- quarantine ---- */
 
 static void hold_down(struct lifecycle_module *module, const char *reason) {
-  core_rpc_timer_cancel(&module->retry_timer);
+  lifecycle_redial_cancel(module);
   lifecycle_hold_set(module, LIFECYCLE_HOLD_QUARANTINED, reason);
   if (module->lifecycle->control && module->pid) {
     module->ordered_generation = module->process_generation;

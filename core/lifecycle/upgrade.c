@@ -125,7 +125,7 @@ static void promote(struct lifecycle_versions *versions, const char *cause) {
   lifecycle_versions_note(versions, &before, &candidate->edition, "promoted", cause, candidate->process_generation);
   if (old->hold == LIFECYCLE_HOLD_QUARANTINED)
     lifecycle_quarantine_end(old);
-  core_rpc_timer_cancel(&old->retry_timer);
+  lifecycle_redial_cancel(old);
   if (old->pid)
     lifecycle_orders_leave(old, true);
   else
@@ -279,7 +279,7 @@ static bool stage(struct lifecycle_versions *versions, struct lifecycle_module *
     return false;
   lifecycle_deaths_forgive(&candidate->deaths);
   candidate->ready_generation = 0; /* that was another program */
-  core_rpc_timer_cancel(&candidate->retry_timer);
+  lifecycle_redial_cancel(candidate);
   candidate->plan = LIFECYCLE_PLAN_NONE;
   candidate->role = LIFECYCLE_CANDIDATE;
   candidate->fault[0] = '\0';
