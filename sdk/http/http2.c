@@ -256,6 +256,9 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t
 /* A whole reply to a half-read request: tell the client to stop sending. */
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *context) {
   (void)context;
+  /* The PING that asks whether the notice was heard must come behind it; nghttp2 lets PINGs overtake what waits. */
+  if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == INT32_MAX)
+    nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, NULL);
   bool ends = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
               (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
   if (ends && nghttp2_session_get_stream_remote_close(session, frame->hd.stream_id) == 0)
@@ -368,7 +371,6 @@ static void on_end(struct http_connection *connection) {
 
 static void drain(struct http_connection *connection) {
   nghttp2_submit_shutdown_notice(connection->h2->session);
-  nghttp2_submit_ping(connection->h2->session, NGHTTP2_FLAG_NONE, NULL);
   connection_postpone(connection);
 }
 
