@@ -298,8 +298,8 @@ static void drain_is_told(bool speaks_first) {
   ck_assert_uint_eq(f.handled, 1);
   ck_assert_ptr_nonnull(goaway = frame_find(&bytes, FRAME_GOAWAY, 1));
   ck_assert_uint_eq(number_at(goaway), 1);
-  ck_assert(TURN_UNTIL(&f, f.server_drained));
   close(fd);
+  ck_assert(TURN_UNTIL(&f, f.server_drained));
   buf_free(&bytes);
   fixture_close(&f);
 }
