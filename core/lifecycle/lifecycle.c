@@ -295,7 +295,7 @@ void lifecycle_leave(struct lifecycle *lifecycle) {
   struct lifecycle_module *module;
   STAILQ_FOREACH(module, &lifecycle->modules, entry) {
     struct lifecycle_instance *instance = module->instance;
-    core_rpc_timer_cancel(&module->retry_timer);
+    lifecycle_redial_cancel(module);
     core_rpc_timer_cancel(&module->process_timer);
     if (!instance)
       continue;
