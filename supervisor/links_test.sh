@@ -2,6 +2,9 @@
 # The supervisor forks: what it links is kept to a list. Fails when ldd shows anything beside it, or when a name of gRPC,
 # SQLite, TLS or HTTP/2 is in it, which an archive brings without ldd seeing it.
 set -eu
+for program in "$1" "$2"; do
+  [ -x "$program" ] || { echo "not built: $program"; exit 1; }
+done
 extra=$(ldd "$1" | awk '{print $1}' | grep -Ev '^(linux-vdso|libc|libm|libyaml-0|libevent_core-2\.1|libseccomp|libasan|libubsan|libtsan|libgcc_s|libstdc\+\+|libdl|libpthread|librt)\.so|^/lib' || true)
 if [ -n "$extra" ]; then
   echo "gatehouse-supervisor links more than it may: $extra"

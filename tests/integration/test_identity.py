@@ -56,10 +56,11 @@ def convert(gateway, token):
     (gateways.GUEST, {"teams": "explorers"}, {PUBLIC}),
     (gateways.GUEST, {"teams": ["staff"]}, {PUBLIC}),
     (gateways.GUEST, {"teams": None}, {PUBLIC}),
+    (gateways.GUEST, {"teams": None, "is_admin": True}, {PUBLIC, EXPLORERS}),  # the claim makes nobody an administrator
     (gateways.ADMIN, {"teams": ["staff"]}, {PUBLIC, STAFF}),
     (gateways.ADMIN, {"teams": None}, {PUBLIC}),
     (gateways.ADMIN, {"teams": None, "is_admin": True}, {PUBLIC, EXPLORERS, STAFF}),
-], ids=["team", "no claim", "no teams", "no list", "another team", "null", "admin's team", "admin's null", "admin"])
+], ids=["team", "no claim", "no teams", "no list", "another team", "null", "claims to be admin", "admin's team", "admin's null", "admin"])
 def test_a_jwt_sees_what_its_teams_see(issued, user, more, sees):
     token = jwt(claims(user, **more))
     assert seen(issued, token) == sees
