@@ -2,7 +2,6 @@
 import contextlib
 import ctypes
 import itertools
-import json
 import os
 import shutil
 import sqlite3
@@ -226,24 +225,21 @@ def test_lif_8_a_release_that_cannot_be_written_down_is_refused(start_quickstart
         gateway.wait_ready(60)
 
 
-def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(start_quickstart, small_disk):
-    """The next core could not go on with it."""
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"\0" * 1024 * 1024)
-    (small_disk / "state").mkdir()
+def test_spi_15_a_configuration_that_is_not_on_disk_is_not_promoted(start_quickstart):
+    """The next core could not go on with it. Nothing can be written, however small, while somebody else holds the database."""
     configure = ("module", "configure", "mcp", "--probation", "300ms", "--file", "-")
-    with start_quickstart(env={"GATEHOUSE_STATE": str(small_disk / "state")}) as gateway:
+    with start_quickstart() as gateway:
         def newest():
-            versions = json.loads(gateway.ctl("module", "describe", "mcp", "--output", "json").stdout)["versions"]
+            versions = gateway.describe("mcp")["versions"]
             return not versions.get("phase") and versions.get("changes", [None])[0]
         before = gateway.processes()["mcp"]["pid"]
-        fill_to_the_last_page(gateway, small_disk / "rest")
-        gateway.ctl(*configure, stdin="pageSize: 7")
-        change = wait_until(newest, "the change to be decided", 40, pause_s=0.1)
+        with contextlib.closing(sqlite3.connect(database(gateway), isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            gateway.ctl(*configure, stdin="pageSize: 7")
+            change = wait_until(newest, "the change to be decided", 40, pause_s=0.1)
         assert change["verdict"] == "rolled back" and "the store did not take its configuration" in change["cause"], change
         assert gateway.processes()["mcp"]["pid"] == before
-        ballast.unlink()
-        wait_until(lambda: apply_team(gateway, "after-room").returncode == 0, "writes to go on", 30, pause_s=0.2)
+        wait_until(lambda: apply_team(gateway, "after-lock").returncode == 0, "writes to go on", 30, pause_s=0.2)
         gateway.ctl(*configure, stdin="pageSize: 7")
         wait_until(lambda: (now := newest()) and now["verdict"] == "promoted", "the configuration to be promoted", 40, pause_s=0.1)
         assert apply_team(gateway, "behind-it").returncode == 0  # what was written before an acknowledged write is on disk with it
