@@ -13,10 +13,13 @@
 #include "sdk/base/str.h"
 
 #define CHANNEL_MAGIC 0xC04ec4a1u
+#define LEAVE_MS 1000 /* far longer than it takes to read what is there */
 
-static struct core_rpc_channel *channel_link(struct core_rpc_loop *loop, grpc_channel *handle) {
+static struct core_rpc_channel *channel_link(struct core_rpc_loop *loop, grpc_channel *handle,
+                                             struct socket_tally *tally) {
   struct core_rpc_channel *channel = BASE_NEW(struct core_rpc_channel);
-  *channel = (struct core_rpc_channel){.magic = CHANNEL_MAGIC, .loop = loop, .handle = handle, .next = loop->channels};
+  *channel = (struct core_rpc_channel){
+      .magic = CHANNEL_MAGIC, .loop = loop, .handle = handle, .tally = tally, .next = loop->channels};
   if (channel->next != NULL)
     channel->next->previous = channel;
   loop->channels = channel;
@@ -42,10 +45,11 @@ static struct core_rpc_channel *channel_from_socket(struct core_rpc_loop *loop, 
   };
   grpc_channel_args arguments = {.num_args = sizeof(list) / sizeof(list[0]), .args = list};
   grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+  struct socket_tally *tally = socket_tally_begin(fd);
   grpc_channel *handle = grpc_channel_create_from_fd(name, fd, credentials, &arguments);
   grpc_channel_credentials_release(credentials);
   BASE_CHECK(handle != NULL);
-  return channel_link(loop, handle);
+  return channel_link(loop, handle, tally);
 }
 
 struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path) {
@@ -79,11 +83,21 @@ struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct
   return channel_from_socket(loop, "local", pair[1], -1); /* our own server's answers */
 }
 
+static struct core_rpc_channel *channel_check(struct core_rpc_channel *channel) {
+  BASE_CHECK_MAGIC(channel, CHANNEL_MAGIC);
+  return channel;
+}
+
+bool core_rpc_channel_is_lost(const struct core_rpc_channel *channel) {
+  return socket_tally_is_over(channel->tally);
+}
+
 void core_rpc_channel_close(struct core_rpc_channel **channel_handle) {
   struct core_rpc_channel *channel = BASE_TAKE(*channel_handle);
   if (channel == NULL)
     return;
-  BASE_CHECK_MAGIC(channel, CHANNEL_MAGIC);
+  channel_check(channel);
+  core_rpc_timer_cancel(&channel->leave_timer);
   client_calls_abandon(channel);
   if (channel->previous != NULL)
     channel->previous->next = channel->next;
@@ -92,6 +106,28 @@ void core_rpc_channel_close(struct core_rpc_channel **channel_handle) {
   if (channel->next != NULL)
     channel->next->previous = channel->previous;
   grpc_channel_destroy(channel->handle);
+  socket_tally_release(&channel->tally);
   channel->magic = 0;
   base_free(channel);
+}
+
+static void channel_left(void *argument) {
+  struct core_rpc_channel *channel = argument;
+  channel->leave_timer = NULL;
+  core_rpc_channel_close(&channel);
+}
+
+void core_rpc_channel_leave(struct core_rpc_channel **channel_handle) {
+  struct core_rpc_channel *channel = BASE_TAKE(*channel_handle);
+  if (channel == NULL)
+    return;
+  if (channel_check(channel)->calls != NULL)
+    channel->leave_timer = core_rpc_timer_start(channel->loop, LEAVE_MS, channel_left, channel);
+  else
+    core_rpc_channel_close(&channel);
+}
+
+void channel_call_ended(struct core_rpc_channel *channel) {
+  if (channel->leave_timer != NULL && channel->calls == NULL)
+    core_rpc_channel_close(&channel);
 }

@@ -15,6 +15,8 @@ struct core_rpc_client_call {
   uint32_t magic;
   struct core_rpc_loop *loop;
   struct core_rpc_channel *channel; /* NULL once closed */
+  struct socket_tally *tally;       /* of its connection */
+  uint64_t behind;                  /* so much had been written there when it began */
   struct core_rpc_client_call *previous, *next;
   enum core_rpc_kind kind;
   bool manual_read;
@@ -32,6 +34,8 @@ struct core_rpc_client_call {
   struct message_queue queue;
   grpc_status_code status;
   grpc_slice status_text;
+  bool cancelled;                /* by who made it */
+  bool abandoned;                /* its channel was closed */
   enum error_code local_failure; /* ERR_NONE: the status is gRPC's */
 };
 
@@ -61,6 +65,12 @@ static const void *trailer_find(const grpc_metadata_array *trailing, const char 
   return NULL;
 }
 
+/* The connection ended, and not the call on it: closed here, or by gRPC's word, which a peer can have said too, and the
+ * socket's. */
+static bool client_is_lost(const struct core_rpc_client_call *call, const struct error *err) {
+  return error_is(err, ERR_RPC_PEER_GONE) && (call->abandoned || socket_tally_is_over(call->tally));
+}
+
 static void client_tell_done(struct core_rpc_client_call *call) {
   struct core_rpc_result result = {.grpc_status = (int)call->status};
   grpc_slice joined = grpc_empty_slice();
@@ -71,20 +81,22 @@ static void client_tell_done(struct core_rpc_client_call *call) {
     size_t length;
     const void *details = trailer_find(&call->trailing, "grpc-status-details-bin", &length);
     status_decode((int)call->status, details, length, &result.err);
+    if (call->abandoned && !call->cancelled && error_is(&result.err, ERR_CANCELLED))
+      (void)error_set(&result.err, ERR_RPC_PEER_GONE, NULL); /* nobody wanted that */
   } else if (call->kind == CORE_RPC_UNARY && call->incoming == NULL) {
     (void)error_set(&result.err, ERR_RPC_PROTOCOL, NULL); /* OK without a reply */
     result.grpc_status = (int)GRPC_STATUS_INTERNAL;
   } else if (call->kind == CORE_RPC_UNARY) {
     result.data = message_view(call->incoming, &joined, &result.length);
   }
+  result.lost = client_is_lost(call, &result.err);
+  result.unsent = result.lost && socket_tally_is_unsent(call->tally, call->behind);
   if (call->events->on_done != NULL)
     call->events->on_done(call, &result, call->user);
   grpc_slice_unref(joined);
 }
 
 static void client_unlink(struct core_rpc_client_call *call) {
-  if (call->channel == NULL)
-    return;
   if (call->previous != NULL)
     call->previous->next = call->next;
   else
@@ -99,8 +111,12 @@ static void client_release(struct core_rpc_client_call *call) {
     return;
   struct core_rpc_loop *loop = call->loop;
   call->busy++;
+  struct core_rpc_channel *channel = call->channel;
   client_tell_done(call);
-  client_unlink(call);
+  if (call->channel != NULL) { /* else it was closed meanwhile */
+    client_unlink(call);
+    channel_call_ended(channel);
+  }
   message_queue_clear(&call->queue, false);
   grpc_byte_buffer_destroy(call->incoming);
   for (size_t i = 0; i < call->metadata_count; i++) {
@@ -112,6 +128,7 @@ static void client_release(struct core_rpc_client_call *call) {
   grpc_metadata_array_destroy(&call->trailing);
   grpc_slice_unref(call->status_text);
   grpc_call_unref(call->handle);
+  socket_tally_release(&call->tally);
   call->magic = 0;
   base_free(call);
   loop->client_calls--;
@@ -128,7 +145,8 @@ static void client_on_status(struct rpc_tag *tag, bool ok) {
 }
 
 void core_rpc_client_cancel(struct core_rpc_client_call *call) {
-  (void)grpc_call_cancel(client_check(call)->handle, NULL);
+  client_check(call)->cancelled = true;
+  (void)grpc_call_cancel(call->handle, NULL);
 }
 
 void client_calls_cancel(struct core_rpc_channel *channel) {
@@ -139,7 +157,8 @@ void client_calls_cancel(struct core_rpc_channel *channel) {
 void client_calls_abandon(struct core_rpc_channel *channel) {
   while (channel->calls != NULL) {
     struct core_rpc_client_call *call = channel->calls;
-    core_rpc_client_cancel(call);
+    call->abandoned = true;
+    (void)grpc_call_cancel(call->handle, NULL);
     client_unlink(call);
   }
 }
@@ -338,6 +357,8 @@ struct core_rpc_client_call *client_call_start(struct core_rpc_channel *channel,
   *call = (struct core_rpc_client_call){.magic = CLIENT_CALL_MAGIC,
                                         .loop = loop,
                                         .channel = channel,
+                                        .tally = socket_tally_hold(channel->tally),
+                                        .behind = socket_tally_taken(channel->tally),
                                         .next = channel->calls,
                                         .kind = request->kind,
                                         .manual_read = request->manual_read,

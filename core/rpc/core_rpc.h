@@ -200,8 +200,13 @@ void core_rpc_call_read(struct core_rpc_call *call);
  * and another channel is to be made. NULL with errno when nobody listens there (ENOENT, ECONNREFUSED), when too many
  * wait to be accepted (EAGAIN), or when descriptors or the path's length do not allow it. */
 struct core_rpc_channel *core_rpc_channel_create(struct core_rpc_loop *loop, const char *unix_path);
-/* Cancels its calls (their on_done still runs), closes the connection, nulls the pointer; NULL-safe. */
+/* Ends its calls as lost (their on_done still runs), closes the connection, nulls the pointer; NULL-safe. */
 void core_rpc_channel_close(struct core_rpc_channel **channel);
+/* The same when the peer's process has ended: what it had answered before is still read, so that each call ends with
+ * that, or as lost. What has not ended in a second is closed then. */
+void core_rpc_channel_leave(struct core_rpc_channel **channel);
+/* Its connection has ended: whatever begins on it now is lost, unsent. */
+bool core_rpc_channel_is_lost(const struct core_rpc_channel *channel);
 
 struct core_rpc_metadata {
   const char *key; /* lower case */
@@ -212,6 +217,8 @@ struct core_rpc_metadata {
 struct core_rpc_result {
   int grpc_status;     /* 0: OK */
   struct error err;    /* set when grpc_status is not 0; the peer's envelope where it sent one */
+  bool lost;           /* the connection ended, and with it the call: ERR_RPC_PEER_GONE */
+  bool unsent;         /* … before any of the call went into it: the peer has not begun, and never will */
   const uint8_t *data; /* unary and OK: the reply; valid in on_done only */
   size_t length;
 };

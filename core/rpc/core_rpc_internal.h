@@ -15,6 +15,7 @@
 
 #include "core/rpc/core_rpc.h"
 #include "core/rpc/post.h"
+#include "core/rpc/socket_calls.h"
 #include "core/rpc/timer.h"
 
 #define RPC_ROOM "core_rpc"
@@ -111,7 +112,7 @@ bool call_send_buffer(struct core_rpc_call *call, grpc_byte_buffer *buffer);  /*
 /* ---- client_call.c ---- */
 
 void client_calls_cancel(struct core_rpc_channel *channel);
-void client_calls_abandon(struct core_rpc_channel *channel); /* cancels, and the channel may go */
+void client_calls_abandon(struct core_rpc_channel *channel); /* ends them as lost, and the channel may go */
 /* Takes the message, which may be NULL for bidi. */
 struct core_rpc_client_call *client_call_start(struct core_rpc_channel *channel, const struct core_rpc_request *request,
                                                grpc_byte_buffer *message);
@@ -123,10 +124,13 @@ struct core_rpc_channel {
   uint32_t magic;
   struct core_rpc_loop *loop;
   grpc_channel *handle;
+  struct socket_tally *tally; /* of its connection */
   struct core_rpc_client_call *calls;
+  struct core_rpc_timer *leave_timer; /* nobody has it any more: it goes with its last call, or now */
   struct core_rpc_channel *previous, *next;
 };
 
+void channel_call_ended(struct core_rpc_channel *channel); /* a call has been unlinked: it may have been the last */
 /* A connection to our own server over a socketpair, with this identity. NULL: refused, stopping, or out of descriptors.
  */
 struct core_rpc_channel *channel_create_local(struct core_rpc_loop *loop, struct core_rpc_listener *listener,

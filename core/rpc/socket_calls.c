@@ -12,7 +12,11 @@
  * at once, the following ones together: by eights, or when the burst ends. They count as written, as if the kernel's
  * buffer were a little larger; a socket that fails meanwhile says so at its next use, for it is shut down. Descriptors
  * that a peer sends along are never accepted, as nothing in gRPC wants them. A socket that is closed while its peer
- * reads nothing loses what is pending, at most PENDING_BYTES_MAX, as it would lose what a peer never reads.
+ * reads nothing loses what is pending, at most PENDING_BYTES_MAX, as it would lose what a peer never reads;
+ *  - what is written to a peer that has gone counts as written: gRPC would end the connection at once, and with it what
+ *    that peer had answered and nobody has read yet. The end comes by reading, behind all of that;
+ *  - what went into a connection is counted for whoever made it (socket_tally): so it is known of a call whether its
+ *    peer can have got any of it.
  *
  * The linker leads these calls of gRPC here (--wrap, CMakeLists.txt); whatever is not gRPC's use of a connected Unix
  * socket goes straight on. Writes may come from any thread of gRPC's, hence one lock for what is pending. Measured with
@@ -20,6 +24,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -47,10 +52,17 @@ enum {
   PENDING_SOCKETS_MAX = 256,
 };
 
+struct socket_tally {
+  _Atomic unsigned owners; /* who made it, and its calls; the socket */
+  _Atomic bool is_over;
+  _Atomic uint64_t taken, sent; /* bytes: of gRPC; into the socket */
+};
+
 struct unix_socket {
-  bool tells_rest;      /* gRPC was told that it has TCP_INQ */
-  _Atomic bool hung_up; /* what is read ends with the end */
-  bool polled;          /* it is in a poller of gRPC's */
+  struct socket_tally *tally; /* NULL: nobody wants to know */
+  bool tells_rest;            /* gRPC was told that it has TCP_INQ */
+  _Atomic bool hung_up;       /* what is read ends with the end */
+  bool polled;                /* it is in a poller of gRPC's */
   bool awaits_room;
   bool blocked; /* what is pending found it full */
   int poller;
@@ -100,6 +112,50 @@ static bool is_connected_unix(int fd) {
   return getpeername(fd, (struct sockaddr *)&address, &length) == 0 && address.sun_family == AF_UNIX;
 }
 
+/* ---- what went into a connection ---- */
+
+struct socket_tally *socket_tally_begin(int fd) {
+  struct socket_tally *tally = BASE_NEW(struct socket_tally);
+  struct unix_socket *entry = entry_make(fd);
+  atomic_store(&tally->owners, entry ? 2 : 1);
+  if (entry)
+    entry->tally = tally;
+  else
+    atomic_store(&tally->sent, UINT64_MAX); /* nobody counts: anything may have been sent */
+  return tally;
+}
+
+struct socket_tally *socket_tally_hold(struct socket_tally *tally) {
+  atomic_fetch_add(&tally->owners, 1);
+  return tally;
+}
+
+void socket_tally_release(struct socket_tally **holder) {
+  struct socket_tally *tally = BASE_TAKE(*holder);
+  if (tally && atomic_fetch_sub(&tally->owners, 1) == 1)
+    base_free(tally);
+}
+
+uint64_t socket_tally_taken(const struct socket_tally *tally) {
+  return atomic_load(&tally->taken);
+}
+
+bool socket_tally_is_over(const struct socket_tally *tally) {
+  return atomic_load(&tally->is_over);
+}
+
+bool socket_tally_is_unsent(const struct socket_tally *tally, uint64_t taken) {
+  return atomic_load(&tally->is_over) && atomic_load(&tally->sent) <= taken;
+}
+
+/* From here on nothing is sent any more: what is said of a call then stays true. */
+static void tally_end(struct unix_socket *entry) {
+  pthread_mutex_lock(&bursts.lock);
+  if (entry->tally)
+    atomic_store(&entry->tally->is_over, true);
+  pthread_mutex_unlock(&bursts.lock);
+}
+
 /* ---- reading ---- */
 
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t length) {
@@ -127,14 +183,22 @@ static void rest_tell(struct msghdr *message, int rest) {
   message->msg_controllen = CMSG_SPACE(sizeof(rest));
 }
 
+static ssize_t receive(int fd, struct unix_socket *entry, struct msghdr *message, int flags) {
+  ssize_t count = __real_recvmsg(fd, message, flags);
+  bool ended = count == 0 || (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+  if (entry && entry->tally && ended)
+    tally_end(entry);
+  return count;
+}
+
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags) {
-  const struct unix_socket *entry = entry_find(fd);
+  struct unix_socket *entry = entry_find(fd);
   if (!entry || !entry->tells_rest || !message->msg_control || message->msg_controllen < CMSG_SPACE(sizeof(int)))
-    return __real_recvmsg(fd, message, flags);
+    return receive(fd, entry, message, flags);
   struct msghdr bytes_only = *message;
   bytes_only.msg_control = NULL;
   bytes_only.msg_controllen = 0;
-  ssize_t count = __real_recvmsg(fd, &bytes_only, flags);
+  ssize_t count = receive(fd, entry, &bytes_only, flags);
   message->msg_flags = 0;
   message->msg_controllen = 0;
   if (count > 0) {
@@ -148,7 +212,7 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags) {
 /* ---- writing; with the lock held ---- */
 
 static void room_await(int fd, struct unix_socket *entry, bool await) {
-  if (entry->awaits_room == await)
+  if (entry->awaits_room == await || !entry->polled)
     return;
   int before = errno;
   struct epoll_event event = {.events = OUR_POLL_EVENTS | (await ? EPOLLOUT : 0), .data = entry->data};
@@ -157,12 +221,30 @@ static void room_await(int fd, struct unix_socket *entry, bool await) {
   errno = before;
 }
 
+/* Whoever only stops reading has not gone: no end would come by reading. */
+static bool peer_has_gone(int fd) {
+  struct pollfd end = {.fd = fd, .events = POLLRDHUP};
+  int before = errno;
+  bool gone = poll(&end, 1, 0) > 0 && end.revents & (POLLRDHUP | POLLHUP);
+  errno = before;
+  return gone;
+}
+
 static ssize_t write_now(int fd, struct unix_socket *entry, const struct msghdr *message, int flags) {
+  struct socket_tally *tally = entry->tally;
+  if (tally && atomic_load(&tally->is_over))
+    return (ssize_t)message_bytes(message); /* into nothing */
   ssize_t count = __real_sendmsg(fd, message, flags);
-  if (count >= 0)
+  if (count >= 0) {
     room_await(fd, entry, false);
-  else if (errno == EAGAIN || errno == EWOULDBLOCK)
+    if (tally)
+      atomic_fetch_add(&tally->sent, (uint64_t)count);
+  } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
     room_await(fd, entry, true);
+  } else if (errno != EINTR && peer_has_gone(fd)) {
+    room_await(fd, entry, false);
+    return (ssize_t)message_bytes(message);
+  }
   return count;
 }
 
@@ -242,10 +324,13 @@ static ssize_t burst_write(int fd, struct unix_socket *entry, const struct msghd
 
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags) {
   struct unix_socket *entry = entry_find(fd);
-  if (!entry || !entry->polled || message->msg_controllen > 0)
+  if (!entry || (!entry->polled && !entry->tally))
     return __real_sendmsg(fd, message, flags);
   pthread_mutex_lock(&bursts.lock);
-  ssize_t count = burst_write(fd, entry, message, flags);
+  ssize_t count = entry->polled && message->msg_controllen == 0 ? burst_write(fd, entry, message, flags)
+                                                                : write_now(fd, entry, message, flags);
+  if (count > 0 && entry->tally)
+    atomic_fetch_add(&entry->tally->taken, (uint64_t)count);
   pthread_mutex_unlock(&bursts.lock);
   return count;
 }
@@ -346,6 +431,9 @@ static void pending_settle(int fd, bool is_closed) {
     if (entry->pending_bytes > 0)
       pending_leave(fd, entry);
     base_free(entry->pending);
+    if (entry->tally)
+      atomic_store(&entry->tally->is_over, true);
+    socket_tally_release(&entry->tally);
     entry->tells_rest = entry->polled = entry->awaits_room = false;
     entry->pending = NULL;
     entry->burst = 0;

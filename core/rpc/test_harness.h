@@ -91,6 +91,7 @@ struct probe {
   atomic_bool done;
   int grpc_status;
   struct error err;
+  bool lost, unsent;
   struct buf data; /* the reply, or all stream messages one after the other */
   int64_t took_ms;
 };
@@ -109,6 +110,8 @@ static void probe_on_done(struct core_rpc_client_call *call, const struct core_r
   (void)call;
   probe->grpc_status = result->grpc_status;
   probe->err = result->err;
+  probe->lost = result->lost;
+  probe->unsent = result->unsent;
   if (result->data != NULL)
     buf_append(&probe->data, result->data, result->length);
   probe->took_ms = clock_monotonic_ms() - probe->took_ms;
