@@ -62,9 +62,11 @@ struct catalog_record {
   const char *original_name;   /* its name at the upstream; "" when its own */
   const char *definition_json; /* the protocol's own form, byte for byte (for MCP: Tool, Resource, Prompt) */
   size_t definition_length;
-  const struct catalog_schema *input_schema;     /* compiled; NULL: any object */
-  const char *output_schema_json;                /* "" for none */
-  const struct catalog_schema *output_schema;    /* compiled; NULL: results are not checked */
+  const struct catalog_schema *input_schema;  /* compiled; NULL: any object */
+  const char *output_schema_json;             /* "" for none */
+  const struct catalog_schema *output_schema; /* compiled; NULL: results are not checked */
+  bool repeatable; /* an operator says that twice is as once (readOnlyHint, idempotentHint); upstreams are not believed
+                    */
   uint32_t timeout_ms;                           /* of one call; never 0 */
   uint32_t rate_limit_per_minute;                /* 0: none */
   const Core__Admin__V1__RestSpec *rest;         /* REST tools, without credential values; else NULL */

@@ -66,6 +66,13 @@ static void output_set(struct catalog_entry *entry, const char *json, size_t len
               LOG_TEXT("reason", err.message));
 }
 
+static bool annotation_is_true(const ProtobufCBinaryData *annotations, const char *key) {
+  struct catalog_span value;
+  return annotations->len &&
+         json_member((const char *)annotations->data, annotations->len, key, &value.data, &value.length) &&
+         value.length == 4 && memcmp(value.data, "true", 4) == 0;
+}
+
 static void tool_set(struct catalog_entry *entry, const Core__Admin__V1__ToolSpec *tool) {
   struct catalog_record *record = &entry->record;
   struct error err = {0};
@@ -83,6 +90,8 @@ static void tool_set(struct catalog_entry *entry, const Core__Admin__V1__ToolSpe
   }
   record->output_schema = entry->output;
   record->input_schema = entry->schema;
+  record->repeatable = annotation_is_true(&tool->annotations_json, "readOnlyHint") ||
+                       annotation_is_true(&tool->annotations_json, "idempotentHint");
   record->timeout_ms = timeout_of(tool->timeout_ms);
   record->rate_limit_per_minute = tool->rate_limit_per_minute;
   record->owner_family = "rest-grpc";

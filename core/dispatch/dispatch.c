@@ -149,12 +149,13 @@ static void on_message(struct core_rpc_client_call *call, const uint8_t *data, s
     core_rpc_client_read(call);
 }
 
-/* The owner says that it has not begun, since it is on its way out: the next one may. Whatever may have begun is never
- * repeated. */
-static bool sent_again(struct dispatch_invocation *invocation, const struct error *err) {
-  if (!invocation->request || invocation->again || !error_is(err, ERR_MODULE_DRAINING))
+/* The owner has not begun: it says so, since it is on its way out, or it has died before it got any of it. So the next
+ * one may. What may have begun is repeated only where its record says that this does no harm. */
+static bool sent_again(struct dispatch_invocation *invocation, const struct core_rpc_result *result) {
+  bool unbegun = error_is(&result->err, ERR_MODULE_DRAINING) || result->unsent;
+  if (!invocation->request || invocation->again || (!unbegun && !(result->lost && invocation->repeatable)))
     return false;
-  lifecycle_witness_end(&invocation->witness, LIFECYCLE_OUTCOME_NONE);
+  lifecycle_witness_end(&invocation->witness, unbegun ? LIFECYCLE_OUTCOME_NONE : LIFECYCLE_OUTCOME_FAILED);
   invocation->again = true;
   invocation->call = NULL;
   return dispatch_invocation_send(invocation, NULL) || dispatch_hold(invocation);
@@ -178,7 +179,7 @@ static void on_done(struct core_rpc_client_call *call, const struct core_rpc_res
     error_set(&err, ERR_CANCELLED, NULL);
     settle(invocation, PSG_EXECUTION_CANCELLED, err.code);
   } else if (!invocation->has_result && !invocation->broken && result->grpc_status != 0 &&
-             sent_again(invocation, &result->err)) {
+             sent_again(invocation, result)) {
     return;
   } else if (!invocation->has_result) {
     err = failure_of(invocation, result);
@@ -270,6 +271,7 @@ struct dispatch_invocation *dispatch_invoke(struct dispatch *dispatch, const str
   invocation->deadline_us = invocation->began_us + (int64_t)admission.deadline_ms * 1000;
   invocation->context = policy_context_hold(caller->context);
   invocation->output_schema = catalog_schema_hold(admission.record->output_schema);
+  invocation->repeatable = admission.record->repeatable;
   str_copy(invocation->module_id, sizeof(invocation->module_id), caller->module_id);
   str_copy(invocation->family, sizeof(invocation->family), admission.record->owner_family);
   LIST_INSERT_HEAD(&dispatch->invocations, invocation, entry);

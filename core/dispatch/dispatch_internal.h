@@ -50,6 +50,7 @@ struct dispatch_invocation {
   int64_t result_us;
   bool answerable, has_result, cancelled;
   bool has_credential; /* the request holds one: it is wiped */
+  bool repeatable;     /* the record says that to carry it out twice is as once */
   bool again;          /* it was sent a second time */
   bool paused;         /* the consumer is congested: the next item is not asked for */
   bool broken;         /* the module did not keep to the protocol */

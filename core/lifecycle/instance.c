@@ -85,7 +85,10 @@ void lifecycle_instance_end(struct lifecycle_instance *instance, enum lifecycle_
   secret_free(&instance->channel_secret);
   policy_module_forget(module->lifecycle->options.policy, module->id);
   memset(instance->calls, 0, sizeof(instance->calls)); /* their on_done still runs and finds the channel gone */
-  core_rpc_channel_close(&instance->channel);
+  if (event == LIFECYCLE_ON_EXITED)
+    core_rpc_channel_leave(&instance->channel);
+  else
+    core_rpc_channel_close(&instance->channel);
   lifecycle_orders_instance_ended(module, instance->generation);
   if (told && event != LIFECYCLE_ON_EXITED && instance->state == LIFECYCLE_FAILED)
     failure_follow_up(instance, event, before, cause);

@@ -458,6 +458,7 @@ static enum error_code family_fault(const struct lifecycle *lifecycle, const cha
 static bool serves_family(const struct lifecycle_module *module, const char *protocol_family) {
   const struct lifecycle_instance *instance = module->instance;
   return instance && instance->channel && instance->state == LIFECYCLE_READY &&
+         !core_rpc_channel_is_lost(instance->channel) &&
          str_equal(lifecycle_instance_family(instance), protocol_family);
 }
 
@@ -502,6 +503,8 @@ static bool module_returns(const struct lifecycle_module *module, uint32_t withi
     return module->restart_due_us - clock_monotonic_us() <= (int64_t)within_ms * 1000;
   if (!module->instance)
     return module->supervised; /* the core is new, and finds it soon */
+  if (module->instance->channel && core_rpc_channel_is_lost(module->instance->channel))
+    return module->supervised; /* as of one that is known to have failed, which this one is at once */
   switch (module->instance->state) {
   case LIFECYCLE_DISCOVERED:
   case LIFECYCLE_REGISTERED:

@@ -123,8 +123,8 @@ const char *lifecycle_instance_config(const struct lifecycle_instance *instance,
 
 /* The channel to a serving instance of that protocol family: the preferred module's where it is one of them (NULL: no
  * preference), else each in turn. owner_id gets the id of the module that was chosen; may be NULL. NULL:
- * ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control returns to the loop; calls started on it end with UNAVAILABLE when
- * the instance dies. */
+ * ERR_INVOKE_OWNER_UNAVAILABLE. Valid until control returns to the loop; calls started on it end as lost when
+ * the instance dies, but those that it had answered. */
 struct core_rpc_channel *lifecycle_family_channel(struct lifecycle *lifecycle, const char *protocol_family,
                                                   const char *preferred_id, char owner_id[LIFECYCLE_MODULE_ID_BYTES],
                                                   struct error *err);

@@ -35,8 +35,20 @@ and is started again within `dispatch.hold_ms`, a restart was ordered, or its ne
 (`lifecycle_family_returns`). It goes on the moment that instance is *ready*, and is refused as it would have been at once when that takes
 longer than `dispatch.hold_ms`; its own deadline, and its caller's wish to end it, count meanwhile, and whoever's credential was taken back
 does not go on. It is refused at once when the module is *quarantined*, was stopped, drains, is *degraded*, pauses longer, is left down, or
-died twice in a row before it was ready. A call that a dying module may have begun is never repeated; one that a module refused since it
-drains has not begun, and goes to the next instance, once.
+died twice in a row before it was ready.
+
+A call whose module dies under it goes on elsewhere where that is sound, once (`sent_again` in `core/dispatch/dispatch.c`): to the other version
+of an upgrade, or to the next life as above.
+
+| the module | the call |
+|---|---|
+| refused it, since it drains | has not begun: repeated |
+| died, or its connection ended, before any byte of it went into its socket (`core/rpc/socket_calls.c` counts them) | has not begun: repeated |
+| died later, and the tool's document says `readOnlyHint` or `idempotentHint` (`spec.annotationsJson`) | may have begun, which does no harm: repeated, when no item of its answer has come |
+| died later, any other | may have begun: `rpc.peer.gone`, retryable, and it is for the caller to know whether repeating it is right |
+| had answered before it died | that answer: it is read before the connection counts as ended |
+
+What an upstream MCP server says of its own tools is not believed here. A call that kills whoever carries it out so kills two at most.
 
 ## Deaths
 
@@ -130,7 +142,8 @@ seconds. What an upstream, a policy or the caller did wrong speaks against nobod
 never called is judged by its own numbers.
 
 Then the candidate is **rolling-back**: it hands over in the same way, or is killed when it never served, and the old one has gone on as if
-nothing had been. A request that a bad version took and answered badly, or died over, is not repeated.
+nothing had been. A request that a bad version took and answered badly is not repeated; of calls that it died over
+[the table above](#between-two-lives) says which are.
 
 `gatehouse module rollback <id>` without an upgrade under way goes back to the program and the configuration before by the same road, without a
 probation: they have been the module's already. A program that would be quarantined, or that asks for it (a condition `holds` in its readiness
