@@ -1,7 +1,6 @@
 """Upgrade under load: ./dev chaos --upgrades N [--write]. Good and bad versions of a module take turns, N times, while every door is asked without
 a pause and each answer is checked. A good version is promoted; a bad one has to go by itself, for a cause that fits. Every request counts
-once: on a good path, where it is right or a failure, or at a bad version, by the version's own word of what it took (odd_version.c). What
-was on its way to a version behind a door when that died, and so was never read, is what the core says ended with its connection.
+once: on a good path, where it is right or a failure, or at a bad version, by the version's own word of what it took (odd_version.c).
 
 Ends with a table. Exit status: 0; 1 when a good path failed, a version was not judged rightly, or an audit found something.
 """
@@ -26,7 +25,6 @@ WATCHED_MS = 20000  # at most, of a bad one: its fault ends it before
 PACE_S = 0.002
 KEEPS = (True, False, False, False)  # clients at the door: one keeps its connection
 AUDIT_EVERY = 100
-UNREAD = "rpc.peer.gone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +105,7 @@ def turn(world, log, module, kind, number):
     own, right, failures, bad = taken(log.new()), 0, [], collections.Counter()
 
     def is_its_own(asked):
-        if module == "mcp":
-            return asked.port in own["accepted"]
-        return asked.number in own["invoking"] or kind.word == "dies" and asked.code == UNREAD
+        return asked.port in own["accepted"] if module == "mcp" else asked.number in own["invoking"]
     for name, door in seen.items():
         for asked in door.asked:
             if name == "mcp" and is_its_own(asked):
