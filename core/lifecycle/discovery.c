@@ -129,15 +129,24 @@ void lifecycle_discovery_free(struct lifecycle_discovery **holder) {
   base_free(discovery);
 }
 
-/* Core thread: is there a socket that was not dialled yet? */
-static bool socket_is_new(const struct lifecycle_module *module) {
+struct lifecycle_socket lifecycle_discovery_look(const struct lifecycle_module *module) {
   struct stat status;
   if (stat(module->runtime_path, &status) != 0 || !S_ISSOCK(status.st_mode))
+    return (struct lifecycle_socket){0};
+  return (struct lifecycle_socket){
+      .inode = status.st_ino,
+      .changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec,
+  };
+}
+
+/* Core thread: is there a socket that was not dialled yet? */
+static bool socket_is_new(const struct lifecycle_module *module) {
+  struct lifecycle_socket now = lifecycle_discovery_look(module);
+  if (!now.inode)
     return false;
-  int64_t changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec;
-  if (module->instance && module->instance->channel && module->runtime_inode == status.st_ino)
+  if (module->instance && module->instance->channel && module->dialled.inode == now.inode)
     return false; /* being served; only its mode may have changed */
-  return module->runtime_inode != status.st_ino || module->runtime_changed_ns != changed_ns;
+  return module->dialled.inode != now.inode || module->dialled.changed_ns != now.changed_ns;
 }
 
 void lifecycle_discovery_scan(struct lifecycle *lifecycle) {

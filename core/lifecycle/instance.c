@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -166,7 +165,7 @@ static void step_done(struct core_rpc_client_call *call, const struct core_rpc_r
 static void reattach(void *argument) {
   struct lifecycle_module *module = argument;
   module->retry_timer = NULL;
-  module->runtime_inode = 0; /* look at the socket as if it were new */
+  module->dialled = (struct lifecycle_socket){0}; /* look at the socket as if it were new */
   lifecycle_discovery_scan(module->lifecycle);
 }
 
@@ -506,6 +505,11 @@ static bool process_is_known(const struct lifecycle_module *module) {
   return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
 }
 
+static bool socket_is_still(const struct lifecycle_module *module, const struct lifecycle_socket *before) {
+  struct lifecycle_socket now = lifecycle_discovery_look(module);
+  return now.inode == before->inode && now.changed_ns == before->changed_ns;
+}
+
 static void attach_again(void *argument) {
   struct lifecycle_module *module = argument;
   module->retry_timer = NULL;
@@ -535,24 +539,23 @@ void lifecycle_instance_imagine(struct lifecycle_module *module, enum lifecycle_
 
 void lifecycle_instance_attach(struct lifecycle_module *module) {
   struct lifecycle *lifecycle = module->lifecycle;
-  struct stat status;
   core_rpc_timer_cancel(&module->retry_timer);
   if (module->hold != LIFECYCLE_HOLD_NONE) {
     lifecycle_redial_cancel(module);
     return;
   }
+  /* A socket that took the place of another in the middle of this may have been dialled or not: it would be lost. */
+  struct lifecycle_socket dialled = lifecycle_discovery_look(module);
   struct core_rpc_channel *channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path);
-  if ((!process_is_known(module) || !channel) && module->attach_waits < ATTACH_WAITS_MAX) {
+  bool certain = channel && process_is_known(module) && socket_is_still(module, &dialled);
+  if (!certain && module->attach_waits < ATTACH_WAITS_MAX) {
     core_rpc_channel_close(&channel);
     module->attach_waits++;
     module->retry_timer = core_rpc_timer_start(lifecycle->options.loop, ATTACH_WAIT_MS, attach_again, module);
     return;
   }
   module->attach_waits = 0;
-  if (stat(module->runtime_path, &status) == 0) {
-    module->runtime_inode = status.st_ino;
-    module->runtime_changed_ns = (int64_t)status.st_ctim.tv_sec * 1000000000 + status.st_ctim.tv_nsec;
-  }
+  module->dialled = dialled;
   if (!channel)
     return; /* left over by a process that is gone: the next one makes its own */
   if (module->instance && module->instance->channel)

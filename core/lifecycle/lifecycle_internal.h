@@ -185,6 +185,12 @@ struct lifecycle_versions {
   uint64_t sampled[2];                      /* generations whose first word begin has */
 };
 
+/* Tells a socket file from another at the same path; zeros: there is none. */
+struct lifecycle_socket {
+  ino_t inode;
+  int64_t changed_ns;
+};
+
 struct lifecycle_module {
   STAILQ_ENTRY(lifecycle_module) entry;
   struct lifecycle *lifecycle;
@@ -198,8 +204,7 @@ struct lifecycle_module {
   bool configured;
   struct core_rpc_listener *spi_listener, *spi_http_listener;
   char *runtime_path, *spi_path;
-  ino_t runtime_inode; /* of the socket file the instance was dialled at */
-  int64_t runtime_changed_ns;
+  struct lifecycle_socket dialled;     /* where the newest instance was; zeros: the one that is there counts as new */
   struct lifecycle_instance *instance; /* the newest; NULL: none yet */
   struct core_rpc_timer *retry_timer;
   unsigned redials;                     /* since a connection held */
@@ -484,6 +489,7 @@ struct lifecycle_discovery *lifecycle_discovery_start(struct lifecycle *lifecycl
 void lifecycle_discovery_stop(struct lifecycle_discovery *discovery); /* NULL-safe, as the following */
 void lifecycle_discovery_free(struct lifecycle_discovery **discovery);
 void lifecycle_discovery_scan(struct lifecycle *lifecycle);
+struct lifecycle_socket lifecycle_discovery_look(const struct lifecycle_module *module); /* what is there now */
 
 /* control_link.c */
 struct lifecycle_control *lifecycle_control_open(struct lifecycle *lifecycle, int fd, struct error *err);

@@ -180,7 +180,7 @@ static uint64_t generation_now(const struct lifecycle_module *module) {
 bool lifecycle_orders_start(struct lifecycle_module *module, struct error *err) {
   if (module->lifecycle->control && module->supervised)
     return lifecycle_control_start(module->lifecycle->control, module->id, err);
-  module->runtime_inode = 0; /* look at its socket as if it were new */
+  module->dialled = (struct lifecycle_socket){0}; /* look at its socket as if it were new */
   lifecycle_discovery_scan(module->lifecycle);
   return true;
 }

@@ -1,5 +1,6 @@
 """A core without a supervisor, with modules that attach by themselves: the same phases and the same rules (LIF-1, TRN-3, SPI-9)."""
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -13,8 +14,8 @@ import grpc
 import pytest
 from google.protobuf import json_format
 
-from harness import BIN, BUILD, gateway as gateways
-from harness.attached import AttachedModule, HEALTH_SERVING, Wire
+from harness import BIN, BUILD, gateway as gateways, traced
+from harness.attached import AttachedModule, BEHIND_A_WIRE, HEALTH_SERVING, Wire
 from harness.processes import Process, wait_until
 from harness.sanitizers import reports
 from harness.scripted_core import envelope
@@ -230,7 +231,7 @@ def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
 # ---- a connection that is lost while the module lives (TRN-6) ----
 
 def test_trn_6_a_lost_connection_is_dialled_again_at_once(core):
-    with AttachedModule(core.run, "cut", "echo", ["auth"]) as module, Wire(module.path) as wire:
+    with AttachedModule(core.run, "cut", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire:
         wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
         core.wait_ready(module)
         for _ in range(3):
@@ -243,7 +244,7 @@ def test_trn_6_a_lost_connection_is_dialled_again_at_once(core):
 
 
 def test_trn_6_one_that_is_lost_again_and_again_is_dialled_with_back_off(core):
-    with AttachedModule(core.run, "cut-often", "echo", ["auth"]) as module, Wire(module.path) as wire:
+    with AttachedModule(core.run, "cut-often", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire:
         wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
         core.wait_ready(module)
         wait_until(lambda: time.monotonic() - wire.accepted[-1] > 1.1, "the connection to have held", 5)
@@ -255,6 +256,24 @@ def test_trn_6_one_that_is_lost_again_and_again_is_dialled_with_back_off(core):
         assert all(middle * 0.8 <= wait < middle * 1.2 + 0.2 for wait, middle in zip(waits, middles)), waits
         wire.shut = False
         core.wait_ready(module)
+
+
+@pytest.mark.skipif(not traced.STRACE or os.geteuid() != 0, reason="needs strace and root")
+def test_lif_1_a_socket_that_takes_the_place_of_one_that_is_being_dialled_is_dialled_too(core):
+    slowly = [traced.STRACE, "-f", "-o", "/dev/null", "-e", "trace=connect", "-e", "inject=connect:delay_exit=300000", "-p", str(core.process.pid)]
+    with AttachedModule(core.run, "changed", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, \
+            AttachedModule(core.run, "changed", "echo", ["auth"], served_at="second.sock") as second, \
+            subprocess.Popen(slowly, stderr=subprocess.PIPE, text=True) as tracer:
+        try:
+            if "attached" not in tracer.stderr.readline():
+                pytest.skip("this machine does not let us trace")
+            with Wire(module) as wire:
+                wait_until(lambda: wire.accepted, "the core to be connected, which it does not know yet", 5)
+                second.path.rename(wire.path)
+                wait_until(lambda: second.initialized, "the core to come to the second one", 20)
+                core.wait_ready(second)
+        finally:
+            tracer.terminate()
 
 
 class Leaving(AttachedModule):

@@ -21,17 +21,23 @@ def catalog_messages():
     return sys.modules["core.spi.catalog.v1.catalog_pb2"]
 
 
-class Wire:
-    """Between the core and a module: the module serves beside its runtime socket, and what connects to that is carried there. It can be
-    cut, and accept nobody for longer than a moment, while the module lives."""
+RUNTIME_SOCKET = "runtime.sock"  # where the core looks for a module
+BEHIND_A_WIRE = "inner.sock"  # where it does not
 
-    def __init__(self, path):
-        self.path, self.inner = path, path.with_name("inner.sock")
-        path.rename(self.inner)
+
+class Wire:
+    """Between the core and a module that serves BEHIND_A_WIRE: the runtime socket is the wire's, so the core comes by the wire or not at all,
+    and what connects is carried to the module. It can be cut, and accept nobody for longer than a moment, while the module lives."""
+
+    def __init__(self, module):
+        self.path, self.inner = module.path.with_name(RUNTIME_SOCKET), module.path
+        assert self.inner.name == BEHIND_A_WIRE
         self.accepted, self.open, self.shut = [], [], False  # when somebody connected; who is; whether each is cut at once
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
+        unseen = self.path.with_suffix(".new")  # until somebody listens
+        self.listener.bind(str(unseen))
         self.listener.listen()
+        unseen.rename(self.path)
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -77,20 +83,20 @@ class Wire:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         self.cut()
-        self.inner.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 class AttachedModule(grpc.GenericRpcHandler):
     """Serves ModuleRuntime and health below `run`; proves its deny path; then it is ready. `invoke` (InvokeRequest, context) yields
-    InvokeItems, or the bytes of what is none."""
+    InvokeItems, or the bytes of what is none. served_at: the name of its socket, which the core finds only by the first one's."""
 
-    def __init__(self, run, module_id, family, spi_families, invoke=None):
+    def __init__(self, run, module_id, family, spi_families, invoke=None, served_at=RUNTIME_SOCKET):
         self.common, self.module, self.auth = messages()
         self.module_id, self.family, self.spi_families, self.invoke = module_id, family, spi_families, invoke
         self.initialized, self.proven, self.spi = None, False, None
         folder = run / "modules" / module_id
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "runtime.sock"
+        self.path = folder / served_at
         self.server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[self])
         self.server.add_insecure_port(f"unix:{self.path}")
         self.server.start()
