@@ -52,5 +52,10 @@ bool supervisor_check(const struct config *config) {
     ok &= check_user(module->id, module->user, module->group);
     check_user_own(module);
   }
+  if (!str_is_empty(config->alerts_program)) {
+    const struct config_module alerts = config_alerts_confinement(config);
+    ok &= check_program(alerts.id, config->alerts_program) & check_user(alerts.id, alerts.user, alerts.group);
+    check_user_own(&alerts);
+  }
   return ok;
 }

@@ -113,8 +113,9 @@ static void add(struct spawn_image *image, size_t *count, char *assignment) {
   image->environment[*count] = NULL;
 }
 
-static char *add_slot(struct spawn_image *image, size_t *count, const char *name) {
-  char *assignment = base_asprintf("%s=%0*d", name, SPAWN_SLOT_BYTES, 0);
+/* Room for so many bytes, its end among them, that are written before each start. */
+static char *add_slot(struct spawn_image *image, size_t *count, const char *name, int bytes) {
+  char *assignment = base_asprintf("%s=%0*d", name, bytes, 0);
   add(image, count, assignment);
   return assignment + strlen(name) + 1;
 }
@@ -136,7 +137,7 @@ static void add_common(const struct supervisor *supervisor, const struct child *
   add(image, count, base_asprintf("NOTIFY_SOCKET=%s", supervisor->notify_path));
   if (child->heartbeat_ms > 0)
     add(image, count, base_asprintf("WATCHDOG_USEC=%llu", (unsigned long long)child->heartbeat_ms * 1000));
-  image->generation_slot = add_slot(image, count, "GATEHOUSE_GENERATION");
+  image->generation_slot = add_slot(image, count, "GATEHOUSE_GENERATION", SPAWN_SLOT_BYTES);
 }
 
 static void add_listen(struct spawn_image *image, size_t *count, const char *names) {
@@ -144,7 +145,7 @@ static void add_listen(struct spawn_image *image, size_t *count, const char *nam
     return;
   add(image, count, base_asprintf("LISTEN_FDS=%u", image->inherit_count));
   add(image, count, base_asprintf("LISTEN_FDNAMES=%s", names));
-  image->listen_pid_slot = add_slot(image, count, "LISTEN_PID");
+  image->listen_pid_slot = add_slot(image, count, "LISTEN_PID", SPAWN_SLOT_BYTES);
 }
 
 static char **make_arguments(const char *name, const struct config_list *list) {
@@ -193,10 +194,10 @@ bool image_identity_prepare(struct supervisor *supervisor, struct child *child, 
   return image_user_find(child->config->user, child->config->group, &child->image, err);
 }
 
-static struct sandbox_wish wish_of(const struct supervisor *supervisor, const struct child *child,
-                                   const struct spawn_image *image, const struct config_module *module) {
+static struct sandbox_wish wish_of(const struct supervisor *supervisor, bool core, const struct spawn_image *image,
+                                   const struct config_module *module) {
   return (struct sandbox_wish){.config = supervisor->config,
-                               .core = child->is_core,
+                               .core = core,
                                .module = module,
                                .program = image->path,
                                .directory = image->directory,
@@ -212,7 +213,7 @@ static struct sandbox_wish wish_of(const struct supervisor *supervisor, const st
 void image_renew(struct supervisor *supervisor, struct child *child) {
   const struct config_module confinement = config_core_confinement(supervisor->config);
   const struct sandbox_wish wish =
-      wish_of(supervisor, child, &child->image, child->is_core ? &confinement : child->config);
+      wish_of(supervisor, child->is_core, &child->image, child->is_core ? &confinement : child->config);
   sandbox_renew(&child->image.sandbox, &wish);
 }
 
@@ -253,7 +254,7 @@ static void core_fill(struct supervisor *supervisor, struct spawn_image *image, 
   if (purpose == IMAGE_SERVES)
     add_channel(supervisor, image, &count);
   add_limits(image, &confinement);
-  const struct sandbox_wish wish = wish_of(supervisor, child, image, &confinement);
+  const struct sandbox_wish wish = wish_of(supervisor, child->is_core, image, &confinement);
   sandbox_prepare(&image->sandbox, &wish);
 }
 
@@ -344,9 +345,46 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add_limits(image, module);
   image->umask =
       image->user == supervisor->children[0].image.user ? 0077 : 0007; /* the core reaches sockets by group */
-  const struct sandbox_wish wish = wish_of(supervisor, child, image, module);
+  const struct sandbox_wish wish = wish_of(supervisor, child->is_core, image, module);
   sandbox_prepare(&image->sandbox, &wish);
   sandbox_report(&image->sandbox, module->id);
+}
+
+/* It speaks with nobody of us. */
+static struct sandbox_wish wish_of_alerts(const struct supervisor *supervisor, const struct config_module *module) {
+  struct sandbox_wish wish = wish_of(supervisor, false, &supervisor->alerts.image, module);
+  wish.notify_path = NULL;
+  return wish;
+}
+
+void image_alerts_prepare(struct supervisor *supervisor) {
+  static const struct config_list no_arguments = {0};
+  const struct config_module module = config_alerts_confinement(supervisor->config);
+  struct alerts *alerts = &supervisor->alerts;
+  struct spawn_image *image = &alerts->image;
+  size_t count = 0;
+  image->path = image_program_find(supervisor->config->alerts_program);
+  image->arguments = make_arguments(supervisor->config->alerts_program, &no_arguments);
+  image->directory = base_asprintf("%s/alerts", supervisor->config->run_dir);
+  image->umask = 0077;
+  image->no_new_privileges = module.sandbox_no_new_privileges;
+  image->drop_capabilities = module.sandbox_drop_capabilities;
+  add(image, &count, base_strdup("PATH=" PATH_STANDARD));
+  add(image, &count, base_strdup("LANG=C.UTF-8"));
+  for (enum alert_variable i = 0; i < ALERT_VARIABLE_COUNT; i++) {
+    char *name = base_asprintf("GATEHOUSE_ALERT_%s", alert_variable_names[i]);
+    alerts->variables[i] = add_slot(image, &count, name, ALERT_REASON_BYTES);
+    base_free(name);
+  }
+  add_limits(image, &module);
+  const struct sandbox_wish wish = wish_of_alerts(supervisor, &module);
+  sandbox_prepare(&image->sandbox, &wish);
+}
+
+void image_alerts_renew(struct supervisor *supervisor) {
+  const struct config_module module = config_alerts_confinement(supervisor->config);
+  const struct sandbox_wish wish = wish_of_alerts(supervisor, &module);
+  sandbox_renew(&supervisor->alerts.image.sandbox, &wish);
 }
 
 void image_module_reset(struct child *child) {

@@ -155,16 +155,26 @@ static void build_owed(struct supervisor *supervisor) {
     build_entry(supervisor, &supervisor->children[cursor - entries], reload_is_last(supervisor, cursor - entries));
 }
 
+/* Sends the message that was built. False: it is owed still, since the channel is full. */
+static bool pay(struct supervisor *supervisor, bool *owed) {
+  *owed = flush_message(supervisor) == CONTROL_AGAIN;
+  if (*owed)
+    event_add(&supervisor->link.write_event, NULL);
+  return !*owed;
+}
+
 /* Sends what is owed until it is all said or the channel is full. */
 void link_settle(struct supervisor *supervisor) {
   struct link *link = &supervisor->link;
   if (link->fd >= 0 && link->core_program_owed && link->cursor > 0) { /* the Hello says it as well */
     core_program_fill(supervisor, &LINK_BEGIN(supervisor, core_program, 0)->body.core_program);
-    link->core_program_owed = flush_message(supervisor) == CONTROL_AGAIN;
-    if (link->core_program_owed) {
-      event_add(&link->write_event, NULL);
+    if (!pay(supervisor, &link->core_program_owed))
       return;
-    }
+  }
+  if (link->fd >= 0 && link->alerts_owed && link->cursor > 0) {
+    alerts_report_fill(supervisor, &LINK_BEGIN(supervisor, alert_report, 0)->body.alert_report);
+    if (!pay(supervisor, &link->alerts_owed))
+      return;
   }
   while (link->fd >= 0 && link->cursor < cursor_end(supervisor)) {
     if (reload_is_gone(supervisor, link->cursor)) {
@@ -181,6 +191,8 @@ void link_settle(struct supervisor *supervisor) {
       return; /* the core is dying: its exit follows */
     link->cursor++;
   }
+  if (link->fd >= 0 && link->alerts_owed) /* to a core that has just been greeted */
+    link_settle(supervisor);
 }
 
 void link_owe_list(struct supervisor *supervisor, uint64_t reply_to) {
@@ -220,6 +232,11 @@ void link_say_configured(struct supervisor *supervisor, const struct child *chil
 
 void link_say_core_program(struct supervisor *supervisor) {
   supervisor->link.core_program_owed = true;
+  link_settle(supervisor);
+}
+
+void link_say_alerts(struct supervisor *supervisor) {
+  supervisor->link.alerts_owed = true;
   link_settle(supervisor);
 }
 
@@ -352,6 +369,7 @@ void link_attach(struct supervisor *supervisor, uint64_t core_generation) {
   link->core_generation = core_generation;
   link->sequence = link->reply_to = 0;
   link->core_program_owed = false;
+  link->alerts_owed = supervisor->alerts.configured;
   link->bad_messages = 0;
   link->cursor = 0;
   event_add(&link->read_event, NULL);

@@ -8,6 +8,8 @@
 
 struct order {
   uint64_t sequence;
+  unsigned condition;
+  int64_t at_ms;
   char module_id[64]; /* of a process, as everywhere but in Stage */
   char process_id[64], program[256];
   uint64_t generation, config;
@@ -182,6 +184,15 @@ static void on_verdict(struct supervisor *supervisor, const struct order *order)
   core_program_happens(supervisor, order->holds ? CORE_EVENT_HOLDS : CORE_EVENT_FAILS, order->reason);
 }
 
+/* An unknown condition is one of a newer core: nobody can have asked for it. */
+static void on_alert(struct supervisor *supervisor, const struct order *order) {
+  if (order->condition > 0 && order->condition <= CONFIG_ALERT_COUNT)
+    alerts_raise(supervisor, (enum config_alert)(order->condition - 1), order->module_id, order->generation,
+                 order->at_ms, order->reason);
+}
+_Static_assert((int)supervisor_control_v1_AlertCondition_ALERT_CONDITION_RECOVERED == (int)CONFIG_ALERT_RECOVERED + 1,
+               "conditions are in the same order");
+
 static void on_list(struct supervisor *supervisor, const struct order *order) {
   link_owe_list(supervisor, order->sequence);
   link_settle(supervisor);
@@ -245,6 +256,13 @@ static void copy_order(const supervisor_control_v1_ControlMessage *in, struct or
     order->holds = in->body.core_verdict.holds;
     str_copy(order->reason, sizeof(order->reason), in->body.core_verdict.reason);
     break;
+  case supervisor_control_v1_ControlMessage_raise_alert_tag:
+    order->condition = in->body.raise_alert.condition;
+    str_copy(order->module_id, sizeof(order->module_id), in->body.raise_alert.module_id);
+    order->generation = in->body.raise_alert.generation;
+    order->at_ms = in->body.raise_alert.at_ms;
+    str_copy(order->reason, sizeof(order->reason), in->body.raise_alert.reason);
+    break;
   case supervisor_control_v1_ControlMessage_shutdown_tag:
     str_copy(order->reason, sizeof(order->reason), in->body.shutdown.reason);
     break;
@@ -270,6 +288,7 @@ static const struct {
     {supervisor_control_v1_ControlMessage_describe_program_tag, on_describe},
     {supervisor_control_v1_ControlMessage_replace_core_tag, on_replace},
     {supervisor_control_v1_ControlMessage_core_verdict_tag, on_verdict},
+    {supervisor_control_v1_ControlMessage_raise_alert_tag, on_alert},
     {supervisor_control_v1_ControlMessage_list_processes_tag, on_list},
     {supervisor_control_v1_ControlMessage_shutdown_tag, on_shutdown},
 };

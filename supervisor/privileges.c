@@ -109,13 +109,15 @@ static void note_the_rest(struct sandbox *self) {
 
 void privileges_drop(struct supervisor *supervisor) {
   const struct config *config = supervisor->config;
-  const struct config_module core = config_core_confinement(config);
+  const struct config_module core = config_core_confinement(config), alerts = config_alerts_confinement(config);
   const char *gains = NULL, *keeps = NULL;
   supervisor->privileges.needs = ALWAYS;
   supervisor->privileges.self.applies = true;
   consider(supervisor, &core, &gains, &keeps);
   for (size_t i = 0; i < config->modules_count; i++)
     consider(supervisor, &config->modules[i], &gains, &keeps);
+  if (supervisor->alerts.configured)
+    consider(supervisor, &alerts, &gains, &keeps);
   drop_capabilities(supervisor, keeps);
   give_up_gaining(supervisor, gains);
   note_the_rest(&supervisor->privileges.self);

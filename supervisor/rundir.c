@@ -145,6 +145,9 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err) {
                   err) || /* the core looks for sockets */
       !make_owned(config->state_dir, 0700, core->user, core->group, true, err))
     return false;
+  if (supervisor->alerts.configured && !make_below(config->run_dir, "/alerts", "", 0700, supervisor->alerts.image.user,
+                                                   supervisor->alerts.image.group, err))
+    return false;
   for (size_t i = 1; i < supervisor->child_count; i++)
     if (!rundir_child_prepare(supervisor, &supervisor->children[i], err))
       return false;

@@ -106,7 +106,7 @@ struct sandbox_wish {
   const struct config_module *module;
   const char *program;                         /* absolute path */
   const char *directory;                       /* its own, absolute; exists */
-  const char *notify_path;                     /* the supervisor's notification socket */
+  const char *notify_path;                     /* the supervisor's notification socket; NULL: it speaks with nobody */
   char *const *arguments, *const *environment; /* the very ones of the exec to come */
   bool changes_user;                           /* it gets another user than the supervisor's */
   uid_t user, core_user;

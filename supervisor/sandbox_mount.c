@@ -129,8 +129,10 @@ static void build(struct builder *builder, const struct sandbox *sandbox, const 
   mount_own_tmp(builder, wish);
   mount_own_proc(builder, sandbox);
   sandbox_files_visit(sandbox, wish, visit, builder);
-  show_spi(builder, wish);
-  bind_path(builder, wish->notify_path, SANDBOX_READ, false);
+  if (wish->notify_path) {
+    show_spi(builder, wish);
+    bind_path(builder, wish->notify_path, SANDBOX_READ, false);
+  }
   if (builder->step[0])
     return;
   if (chdir(STAGE) != 0 || syscall(SYS_pivot_root, ".", ".") != 0 || umount2(".", MNT_DETACH) != 0 || chdir("/") != 0)

@@ -75,7 +75,7 @@ static void collect_strays(struct supervisor *supervisor) {
     for (size_t i = 0; i < supervisor->child_count; i++)
       if (supervisor->children[i].pid == info.si_pid && child_is_running(&supervisor->children[i]))
         return; /* its own event comes, and calls us again */
-    if (supervisor->core_describe.pid == info.si_pid)
+    if (supervisor->core_describe.pid == info.si_pid || supervisor->alerts.pid == info.si_pid)
       return; /* as well */
     waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
   }
@@ -125,6 +125,7 @@ void supervisor_child_died(struct child *child, const struct child_death *death)
   link_say_death(supervisor, child, death);
   collect_strays(supervisor);
   upward_news(supervisor);
+  alerts_child_died(child, death);
   if (!child->is_core || supervisor->phase != SUPERVISOR_RUNNING || core_program_is_changing(supervisor))
     return;
   if (core_gives_up(death))
@@ -221,6 +222,8 @@ static bool prepare_children(struct supervisor *supervisor, struct error *err) {
 
 static bool start_children(struct supervisor *supervisor, struct error *err) {
   core_program_init(supervisor);
+  if (!alerts_prepare(supervisor, err))
+    return false;
   for (size_t i = 0; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];
     if (child->is_core)
@@ -247,13 +250,15 @@ static bool prepare(struct supervisor *supervisor, struct error *err) {
   supervisor->listeners = base_calloc(config->listeners_count + 1, sizeof(struct listener));
   for (size_t i = 0; i < config->listeners_count; i++)
     supervisor->listeners[i].fd = -1;
-  return prepare_children(supervisor, err) && rundir_prepare(supervisor, err) && rundir_config_write(supervisor, err) &&
-         listeners_open(supervisor, err) && notify_open(supervisor, err);
+  return prepare_children(supervisor, err) && alerts_identity_prepare(supervisor, err) &&
+         rundir_prepare(supervisor, err) && rundir_config_write(supervisor, err) && listeners_open(supervisor, err) &&
+         notify_open(supervisor, err);
 }
 
 static void release(struct supervisor *supervisor) {
   link_close(supervisor);
   core_describe_free(supervisor);
+  alerts_free(supervisor);
   core_program_free(supervisor);
   refusals_close(supervisor);
   for (size_t i = 0; i < supervisor->child_count; i++) {

@@ -144,6 +144,9 @@ void image_renew(struct supervisor *supervisor, struct child *child);
 void image_core_make(struct supervisor *supervisor, struct spawn_image *image, const char *program,
                      enum image_purpose purpose);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
+/* Of the program of alerts. */
+void image_alerts_prepare(struct supervisor *supervisor);
+void image_alerts_renew(struct supervisor *supervisor);
 /* What its next start is told. */
 void image_log_level_set(struct spawn_image *image, unsigned level);
 /* What the core is told of a sandbox; returns how many there are. They make the largest of the control messages: see
@@ -229,6 +232,70 @@ struct core_describe {
 /* See DescribeProgram in control.proto. REASON_UNSPECIFIED: the answer follows. */
 supervisor_control_v1_Reason core_describe_begin(struct supervisor *supervisor, const char *program, uint64_t sequence);
 void core_describe_free(struct supervisor *supervisor);
+
+/* ---- alerts.c: a program is told what operators have to know --------------------------------------------------------
+ */
+
+#define ALERT_REASON_BYTES 256
+#define ALERTS_WAITING_MAX 32
+#define ALERT_SUBJECTS_MAX 80 /* modules of which is known what was told: more than a configuration can have */
+
+enum alert_variable {
+  ALERT_VARIABLE_ID,
+  ALERT_VARIABLE_CONDITION,
+  ALERT_VARIABLE_SEVERITY,
+  ALERT_VARIABLE_MODULE,
+  ALERT_VARIABLE_GENERATION,
+  ALERT_VARIABLE_REASON,
+  ALERT_VARIABLE_ATTEMPT,
+  ALERT_VARIABLE_COUNT
+};
+extern const char *const alert_variable_names[ALERT_VARIABLE_COUNT]; /* behind GATEHOUSE_ALERT_ */
+
+struct alert {
+  enum config_alert condition;
+  char module[64];
+  uint64_t generation, number;
+  char reason[ALERT_REASON_BYTES];
+  int64_t at_ms;
+  unsigned count, attempts; /* how often it was raised while it waited; runs for it */
+};
+
+/* What was told of a module. */
+struct alert_subject {
+  char module[64];
+  unsigned open; /* bits of conditions that last, and were told */
+  enum config_alert event;
+  uint64_t event_generation; /* of the newest that does not last; 0: none */
+};
+
+struct alerts {
+  bool configured;
+  struct spawn_image image;
+  char *variables[ALERT_VARIABLE_COUNT];    /* inside of image.environment, ALERT_REASON_BYTES each */
+  struct alert waiting[ALERTS_WAITING_MAX]; /* oldest first; [0] is being told while there is a pid */
+  size_t waiting_count;
+  struct alert_subject subjects[ALERT_SUBJECTS_MAX];
+  pid_t pid; /* 0: none runs */
+  int pidfd, pipe_read;
+  bool late;
+  int64_t not_before_us, credit_us; /* of the next run: after a failed one; and by the rate, see alerts.c */
+  uint64_t raised, delivered, failed, lost, lost_told;
+  char problem[ALERT_REASON_BYTES]; /* of the newest run; "": none */
+  struct words words;
+  struct event exit_event, pipe_event, limit_timer, run_timer, calm_timer;
+};
+
+/* The user; then, when the directories are there, everything that a run needs. Nothing without a program. */
+bool alerts_identity_prepare(struct supervisor *supervisor, struct error *err);
+bool alerts_prepare(struct supervisor *supervisor, struct error *err);
+void alerts_free(struct supervisor *supervisor);
+/* Something operators may have to know. Allocates nothing, starts nothing now. */
+void alerts_raise(struct supervisor *supervisor, enum config_alert condition, const char *module, uint64_t generation,
+                  int64_t at_ms, const char *reason);
+/* A child died: perhaps once too often. On the restart path. */
+void alerts_child_died(const struct child *child, const struct child_death *death);
+void alerts_report_fill(const struct supervisor *supervisor, supervisor_control_v1_AlertReport *out);
 
 /* ---- listeners.c: public sockets ------------------------------------------------------------------------------------
  */
@@ -358,7 +425,7 @@ struct link {
   struct event read_event, write_event;
   unsigned cursor;   /* what is still to be said: see link.c */
   uint64_t reply_to; /* of the list under way */
-  bool core_program_owed;
+  bool core_program_owed, alerts_owed;
   unsigned bad_messages;
   struct control_message message; /* the one being built or handled */
 };
@@ -372,6 +439,7 @@ void link_close(struct supervisor *supervisor);
 void link_child_added(struct supervisor *supervisor);
 void link_say_reconfigured(struct supervisor *supervisor);
 void link_say_core_program(struct supervisor *supervisor);
+void link_say_alerts(struct supervisor *supervisor);
 void link_say_configured(struct supervisor *supervisor, const struct child *child);
 void link_say_spawned(struct supervisor *supervisor, const struct child *child);
 void link_say_notified(struct supervisor *supervisor, const struct child *child);
@@ -454,6 +522,7 @@ struct supervisor {
   struct refused refused[REFUSED_MAX];
   struct core_program core_program;
   struct core_describe core_describe;
+  struct alerts alerts;
   struct upward upward;
   struct event notify_event, turn_event, signal_events[4];
   struct watchdog_loop *watchdog; /* NULL: not watched */

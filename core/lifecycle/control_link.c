@@ -121,6 +121,12 @@ void lifecycle_control_hold(struct lifecycle_control *control, const char *modul
   order_send(control, &message, NULL);
 }
 
+bool lifecycle_control_alert(struct lifecycle_control *control, const supervisor_control_v1_RaiseAlert *alert) {
+  struct control_message message = {
+      .pb = {.which_body = supervisor_control_v1_ControlMessage_raise_alert_tag, .body.raise_alert = *alert}};
+  return order_send(control, &message, NULL);
+}
+
 void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                                     uint64_t config) {
   struct control_message message = {.pb = {.which_body = supervisor_control_v1_ControlMessage_module_ready_tag}};
@@ -507,6 +513,9 @@ static void deliver(void *argument) {
       break;
     case supervisor_control_v1_ControlMessage_core_program_tag:
       lifecycle_core_told(lifecycle, &pb->body.core_program, false);
+      break;
+    case supervisor_control_v1_ControlMessage_alert_report_tag:
+      lifecycle_alerts_report(lifecycle, &pb->body.alert_report);
       break;
     default: /* notified: nothing follows from it here */
       break;

@@ -126,6 +126,7 @@ static void rolled_back(struct lifecycle *lifecycle, const char *verdict, const 
   lifecycle_versions_note(versions, &from, &to, verdict, cause, generation);
   if (generation == 0)
     return; /* none was started */
+  lifecycle_alert(lifecycle, LIFECYCLE_ALERT_ROLLED_BACK, NAME, generation, cause);
   graph_record(lifecycle, generation, LIFECYCLE_WARMING, LIFECYCLE_ROLLING_BACK, cause);
   graph_record(lifecycle, generation, LIFECYCLE_ROLLING_BACK, LIFECYCLE_STOPPED, cause);
 }

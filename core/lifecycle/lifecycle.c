@@ -317,6 +317,7 @@ void lifecycle_stop(struct lifecycle *lifecycle) {
   lifecycle_discovery_stop(lifecycle->discovery);
   lifecycle_control_stop(lifecycle->control);
   lifecycle_core_free(lifecycle);
+  core_rpc_timer_cancel(&lifecycle->alerts.timer);
   while (!STAILQ_EMPTY(&lifecycle->modules)) {
     struct lifecycle_module *module = STAILQ_FIRST(&lifecycle->modules);
     STAILQ_REMOVE_HEAD(&lifecycle->modules, entry);

@@ -277,6 +277,26 @@ struct lifecycle_core {
   struct core_rpc_timer *timer;
 };
 
+/* Conditions of alerts, as AlertCondition in control.proto. */
+enum lifecycle_alert_condition {
+  LIFECYCLE_ALERT_QUARANTINED = supervisor_control_v1_AlertCondition_ALERT_CONDITION_QUARANTINED,
+  LIFECYCLE_ALERT_RELEASED = supervisor_control_v1_AlertCondition_ALERT_CONDITION_RELEASED,
+  LIFECYCLE_ALERT_ROLLED_BACK = supervisor_control_v1_AlertCondition_ALERT_CONDITION_ROLLED_BACK,
+  LIFECYCLE_ALERT_FALLBACK = supervisor_control_v1_AlertCondition_ALERT_CONDITION_FALLBACK,
+  LIFECYCLE_ALERT_DEGRADED = supervisor_control_v1_AlertCondition_ALERT_CONDITION_DEGRADED,
+  LIFECYCLE_ALERT_RECOVERED = supervisor_control_v1_AlertCondition_ALERT_CONDITION_RECOVERED,
+};
+
+#define LIFECYCLE_ALERTS_KEPT_MAX 16
+struct lifecycle_alerts {
+  supervisor_control_v1_RaiseAlert kept[LIFECYCLE_ALERTS_KEPT_MAX]; /* not sent yet, oldest first */
+  size_t kept_count;
+  struct core_rpc_timer *timer; /* to the next attempt */
+  uint64_t failed, lost;        /* of the supervisor's newest report */
+  uint32_t waiting;
+  char problem[LIFECYCLE_REASON_BYTES];
+};
+
 STAILQ_HEAD(lifecycle_module_list, lifecycle_module);
 
 struct lifecycle_discovery;
@@ -289,6 +309,7 @@ struct lifecycle {
   struct lifecycle_discovery *discovery;
   struct lifecycle_control *control; /* NULL: no supervisor */
   struct lifecycle_core core;
+  struct lifecycle_alerts alerts;
   char *run_dir;
   int64_t started_us;
   int32_t supervisor_pid;
@@ -329,6 +350,13 @@ void lifecycle_module_fault(struct lifecycle_module *module, uint64_t generation
 /* machine.c: carries an event out: the new state, history, graph, metrics, on_serving. False: forbidden. */
 bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause);
 bool lifecycle_transition_lookup(enum lifecycle_state from, enum lifecycle_event event, enum lifecycle_state *to);
+
+/* alerts.c: name: the module's id, or "core". Nothing without a supervisor. */
+void lifecycle_alert(struct lifecycle *lifecycle, enum lifecycle_alert_condition condition, const char *name,
+                     uint64_t generation, const char *reason);
+void lifecycle_alerts_report(struct lifecycle *lifecycle, const supervisor_control_v1_AlertReport *report);
+/* What is to be said in the status. False: nothing. */
+bool lifecycle_alerts_warning(const struct lifecycle *lifecycle, char *target, size_t target_bytes);
 
 /* instance.c */
 void lifecycle_instance_attach(struct lifecycle_module *module);
@@ -512,6 +540,8 @@ void lifecycle_exit_text(char *target, size_t target_bytes, supervisor_control_v
 bool lifecycle_control_promote(struct lifecycle_control *control, const char *process_id, struct error *err);
 bool lifecycle_control_end(struct lifecycle_control *control, const char *module_id, uint64_t generation,
                            struct error *err);
+/* False: it was not sent. */
+bool lifecycle_control_alert(struct lifecycle_control *control, const supervisor_control_v1_RaiseAlert *alert);
 void lifecycle_control_hold(struct lifecycle_control *control, const char *module_id, bool held, const char *reason,
                             enum error_code code);
 void lifecycle_control_module_ready(struct lifecycle_control *control, const char *module_id, uint64_t generation,

@@ -66,6 +66,14 @@ static void serving_tell(struct lifecycle_instance *instance) {
     lifecycle->options.on_serving(lifecycle->options.arg, instance, serving);
 }
 
+/* What follows a degraded instance that is no better is told by who decides it. */
+static void alert_tell(const struct lifecycle_instance *instance, enum lifecycle_state to, const char *cause) {
+  if (to == LIFECYCLE_DEGRADED || to == LIFECYCLE_READY)
+    lifecycle_alert(instance->module->lifecycle,
+                    to == LIFECYCLE_DEGRADED ? LIFECYCLE_ALERT_DEGRADED : LIFECYCLE_ALERT_RECOVERED,
+                    instance->module->name, instance->generation, cause);
+}
+
 bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycle_event event, const char *cause) {
   BASE_CHECK_MAGIC(instance, LIFECYCLE_INSTANCE_MAGIC);
   struct lifecycle_module *module = instance->module;
@@ -99,6 +107,8 @@ bool lifecycle_instance_event(struct lifecycle_instance *instance, enum lifecycl
           .to_state = state_names[to],
           .cause = cause,
       });
+  if (module->role == LIFECYCLE_CURRENT && (from == LIFECYCLE_DEGRADED || to == LIFECYCLE_DEGRADED))
+    alert_tell(instance, to, cause);
   serving_tell(instance);
   return true;
 }

@@ -149,11 +149,18 @@ void lifecycle_hold_set(struct lifecycle_module *module, enum lifecycle_hold hol
                          hold == LIFECYCLE_HOLD_NONE ? ERR_NONE : codes[hold]);
 }
 
+/* Also by a new core, whose predecessor may have died before it said so: the supervisor knows what was told. */
+static void alert_held(const struct lifecycle_module *module) {
+  lifecycle_alert(module->lifecycle, LIFECYCLE_ALERT_QUARANTINED, module->name, module->process_generation,
+                  module->hold_reason);
+}
+
 void lifecycle_hold_adopt(struct lifecycle_module *module, bool held, const char *reason) {
   if (module->hold == LIFECYCLE_HOLD_QUARANTINED) { /* by the store: also a new supervisor is to hold it */
     char remembered[LIFECYCLE_REASON_BYTES];
     str_copy(remembered, sizeof(remembered), module->hold_reason);
     lifecycle_hold_set(module, LIFECYCLE_HOLD_QUARANTINED, remembered);
+    alert_held(module);
   } else if (!held) {
     module->hold = LIFECYCLE_HOLD_NONE;
   } else if (str_equal(reason, DISABLED_REASON)) {
@@ -209,6 +216,7 @@ void lifecycle_quarantine_begin(struct lifecycle_module *module, const char *rea
                                  : "a module is quarantined: it stays down until `gatehouse module release`",
             LOG_TEXT("module", module->id), LOG_TEXT("reason", module->hold_reason),
             LOG_INT("trial_in_ms", quarantine->pause_ms), LOG_TEXT("code", error_code_text(ERR_MODULE_QUARANTINED)));
+  alert_held(module);
 }
 
 static void let_go(struct lifecycle_module *module, const char *cause) {
@@ -219,6 +227,7 @@ static void let_go(struct lifecycle_module *module, const char *cause) {
     lifecycle_instance_event(module->instance, LIFECYCLE_ON_RELEASED, cause);
   log_event(LOG_INFO, "lifecycle", "a module is released from quarantine", LOG_TEXT("module", module->id),
             LOG_TEXT("cause", cause));
+  lifecycle_alert(module->lifecycle, LIFECYCLE_ALERT_RELEASED, module->name, module->process_generation, cause);
 }
 
 static void pause_forget(struct lifecycle_quarantine *quarantine) {

@@ -93,6 +93,13 @@ static const char *protection_state(unsigned state) {
   return texts[state < sizeof(texts) / sizeof(texts[0]) ? state : 0];
 }
 
+static void warning_add(Core__Admin__V1__ProcessStatus *status, const char *warning) {
+  status->warnings = realloc(status->warnings, (status->n_warnings + 1) * sizeof(*status->warnings));
+  if (!status->warnings)
+    abort();
+  status->warnings[status->n_warnings++] = text(warning);
+}
+
 /* One warning that names every measure which the configuration made weaker. */
 static void warnings_fill(const struct lifecycle_protections *protections, Core__Admin__V1__ProcessStatus *status) {
   struct buf line = {0};
@@ -103,12 +110,8 @@ static void warnings_fill(const struct lifecycle_protections *protections, Core_
     buf_printf(&line, "%s%s %s", line.length ? ", " : "the configuration weakens its sandbox: ", protection->name,
                protection_state(protection->state));
   }
-  if (line.length) {
-    status->warnings = calloc(1, sizeof(*status->warnings));
-    if (!status->warnings)
-      abort();
-    status->warnings[status->n_warnings++] = text(line.data);
-  }
+  if (line.length)
+    warning_add(status, line.data);
   buf_free(&line);
 }
 
@@ -196,12 +199,15 @@ static Core__Admin__V1__ProcessStatus *module_status(const struct lifecycle_modu
 
 static Core__Admin__V1__ProcessStatus *supervisor_status(const struct lifecycle *lifecycle) {
   Core__Admin__V1__ProcessStatus *status = process_new("supervisor");
+  char warning[2 * LIFECYCLE_REASON_BYTES];
   status->version = text(lifecycle->supervisor_version);
   status->state = text("ready");
   status->pid = (uint32_t)lifecycle->supervisor_pid;
   status->uptime_ms = process_uptime_ms(lifecycle->supervisor_pid);
   memory_fill(status, lifecycle->supervisor_pid);
   warnings_fill(&lifecycle->supervisor_protections, status);
+  if (lifecycle_alerts_warning(lifecycle, warning, sizeof(warning)))
+    warning_add(status, warning);
   return status;
 }
 

@@ -78,6 +78,7 @@ static void roll_back(struct lifecycle_versions *versions, const char *cause) {
   versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
   lifecycle_versions_note(versions, &versions->current, &candidate->edition, "rolled back", cause,
                           candidate->process_generation);
+  lifecycle_alert(room(versions), LIFECYCLE_ALERT_ROLLED_BACK, candidate->name, candidate->process_generation, cause);
   if (instance && instance->generation == candidate->process_generation)
     lifecycle_instance_event(instance, LIFECYCLE_ON_ROLLBACK_ORDERED, cause);
   if (!candidate->pid) {
@@ -468,22 +469,24 @@ bool lifecycle_upgrade_fall_back(struct lifecycle_module *module, const char *re
   struct lifecycle_edition to =
       versions->has_previous ? versions->previous : (struct lifecycle_edition){.config = before.config};
   char cause[LIFECYCLE_REASON_BYTES];
+  bool falls_back = !versions->has_previous;
   if (versions->emergency && module->role == LIFECYCLE_CURRENT)
     return true; /* the other one is about to take its place */
   if (!module->lifecycle->control || !module->supervised || module->role != LIFECYCLE_CURRENT ||
       versions->phase != LIFECYCLE_UPGRADE_NONE ||
-      (!versions->has_previous && (!fallback[0] || str_equal(fallback, before.program))))
+      (falls_back && (!fallback[0] || str_equal(fallback, before.program))))
     return false;
-  if (!versions->has_previous)
+  if (falls_back)
     str_copy(to.program, sizeof(to.program), fallback);
   struct lifecycle_module *other = process_beside(module, NULL);
   if (!other || other->pid || !stage(versions, other, &to, WHO_CORE, NULL))
     return false;
   versions->emergency = true;
-  snprintf(cause, sizeof(cause), "%s: %.220s", versions->has_previous ? "cannot hold" : "cannot hold, fallback",
-           reason);
+  snprintf(cause, sizeof(cause), "%s: %.220s", falls_back ? "cannot hold, fallback" : "cannot hold", reason);
   lifecycle_versions_remember(versions, &to, false);
   lifecycle_versions_note(versions, &before, &to, "rolled back", cause, module->process_generation);
+  lifecycle_alert(module->lifecycle, falls_back ? LIFECYCLE_ALERT_FALLBACK : LIFECYCLE_ALERT_ROLLED_BACK, module->name,
+                  module->process_generation, cause);
   if (module->instance) {
     if (module->instance->channel)
       lifecycle_instance_end(module->instance, LIFECYCLE_ON_REFUSED, reason);
@@ -538,6 +541,8 @@ static void reconcile(struct lifecycle_versions *versions) {
     versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
     lifecycle_versions_note(versions, &versions->current, &other->edition, "rolled back",
                             "the core ended during the upgrade", other->process_generation);
+    lifecycle_alert(room(versions), LIFECYCLE_ALERT_ROLLED_BACK, other->name, other->process_generation,
+                    "the core ended during the upgrade");
   } else {
     versions->phase = LIFECYCLE_UPGRADE_RETIRING;
   }

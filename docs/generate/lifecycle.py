@@ -62,7 +62,7 @@ CAUSES
 
 More than `quarantine.deaths` (5) of them within `quarantine.window_ms` (60 s), or `quarantine.late_starts` (2) starts in a row that were
 not ready in `start_timeout_ms`, and the module is quarantined (LIF-8). That is a line of the log at level error, the metric
-`gatehouse_module_quarantined`, an event of the state graph, and the status; calls to its protocol family are answered with
+`gatehouse_module_quarantined`, an event of the state graph, the status, and an [alert](operating.md#alerts); calls to its protocol family are answered with
 `module.quarantined`. The decision is kept in the store: a new core, and a new supervisor, hold it too. `gatehouse module release <id>`
 ends it.
 

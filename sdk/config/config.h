@@ -29,6 +29,13 @@ enum config_sandbox_profile {
   CONFIG_SANDBOX_GENERIC,
   CONFIG_SANDBOX_SCRIPT
 };
+/* Conditions of alerts, alert_conditions.def. */
+enum config_alert {
+#define ALERT(name, text, severity, usual) CONFIG_ALERT_##name,
+#include "sdk/config/alert_conditions.def"
+#undef ALERT
+  CONFIG_ALERT_COUNT
+};
 enum config_restart { CONFIG_RESTART_ALWAYS, CONFIG_RESTART_ON_FAILURE, CONFIG_RESTART_NEVER };
 
 struct config_list {
@@ -132,6 +139,13 @@ const char *config_module_difference(const struct config_module *a, const struct
 
 /* What confines the core (core.sandbox and core.rlimits) in the form of a module's keys. Texts are config's own. */
 struct config_module config_core_confinement(const struct config *config);
+
+/* The same of the program of alerts. */
+struct config_module config_alerts_confinement(const struct config *config);
+/* Whether a condition is to be told; its name and its severity ("error", "warn", "info"). */
+bool config_alert_is_wanted(const struct config *config, enum config_alert condition);
+const char *config_alert_name(enum config_alert condition);
+const char *config_alert_severity(enum config_alert condition);
 
 /* The overrides in force (environment and --set), one "key=value" a line, for GATEHOUSE_SET of a child that reads the
  * same configuration. The caller frees with base_free. */

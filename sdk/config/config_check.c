@@ -95,6 +95,69 @@ struct config_module config_core_confinement(const struct config *config) {
   };
 }
 
+static const struct {
+  const char *name, *severity;
+  bool usual;
+} conditions[] = {
+#define ALERT(name, text, severity, usual) {(text), (severity), (usual)},
+#include "sdk/config/alert_conditions.def"
+#undef ALERT
+};
+
+const char *config_alert_name(enum config_alert condition) {
+  return conditions[condition].name;
+}
+
+const char *config_alert_severity(enum config_alert condition) {
+  return conditions[condition].severity;
+}
+
+bool config_alert_is_wanted(const struct config *config, enum config_alert condition) {
+  const struct config_list *names = &config->alerts_conditions;
+  for (size_t i = 0; i < names->count; i++)
+    if (str_equal(names->items[i], conditions[condition].name))
+      return true;
+  return names->count == 0 && conditions[condition].usual;
+}
+
+struct config_module config_alerts_confinement(const struct config *config) {
+  static char id[] = "alerts@hook", any[] = "any", *items[] = {any};
+  return (struct config_module){
+      .id = id,
+      .user = config->alerts_user,
+      .group = config->alerts_group,
+      .rlimit_open_files = 1024,
+      .rlimit_processes = 256,
+      .rlimit_address_space_bytes = (int64_t)4 << 30,
+      .rlimit_file_size_bytes = (int64_t)64 << 20,
+      .cgroup_processes = 256,
+      .sandbox_no_new_privileges = true,
+      .sandbox_drop_capabilities = true,
+      .sandbox_profile = CONFIG_SANDBOX_SCRIPT,
+      .sandbox_seccomp = true,
+      .sandbox_landlock = true,
+      .sandbox_mount_view = config->alerts_sandbox_mount_view,
+      .sandbox_read = config->alerts_sandbox_read,
+      .sandbox_write = config->alerts_sandbox_write,
+      .sandbox_connect = config->alerts_sandbox_connect.count > 0 ? config->alerts_sandbox_connect
+                                                                  : (struct config_list){.items = items, .count = 1},
+  };
+}
+
+static void check_alerts(const struct config *config, struct config_problems *problems) {
+  const struct config_module confinement = config_alerts_confinement(config);
+  const struct element element = {"alerts", NO_INDEX, 0, 0};
+  check_sandbox(config, &confinement, problems, &element);
+  for (size_t i = 0; i < config->alerts_conditions.count; i++) {
+    const char *name = config->alerts_conditions.items[i];
+    size_t known = 0;
+    while (known < CONFIG_ALERT_COUNT && !str_equal(conditions[known].name, name))
+      known++;
+    if (known == CONFIG_ALERT_COUNT)
+      report(config, problems, &element, "conditions", "no such condition:", name);
+  }
+}
+
 static void check_core(const struct config *config, struct config_problems *problems) {
   const struct config_module confinement = config_core_confinement(config);
   const struct element element = {"core", NO_INDEX, 0, 0};
@@ -133,6 +196,7 @@ void config_cross_check(const struct config *config, struct config_problems *pro
   for (size_t i = 0; i < config->listeners_count; i++)
     check_listener(config, i, problems);
   check_core(config, problems);
+  check_alerts(config, problems);
   for (size_t i = 0; i < config->modules_count; i++)
     check_module(config, i, problems);
   if (config->spi_backoff_max_ms < config->spi_backoff_min_ms)

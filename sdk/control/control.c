@@ -32,6 +32,7 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(describe_program, DescribeProgram, CONTROL_FROM_CORE)                                                              \
   X(replace_core, ReplaceCore, CONTROL_FROM_CORE)                                                                      \
   X(core_verdict, CoreVerdict, CONTROL_FROM_CORE)                                                                      \
+  X(raise_alert, RaiseAlert, CONTROL_FROM_CORE)                                                                        \
   X(shutdown, Shutdown, CONTROL_FROM_CORE)                                                                             \
   X(hello, Hello, CONTROL_FROM_SUPERVISOR)                                                                             \
   X(configured_module, ConfiguredModule, CONTROL_FROM_SUPERVISOR)                                                      \
@@ -44,7 +45,8 @@ _Static_assert(supervisor_control_v1_ControlMessage_size <= CONTROL_PACKET_BYTES
   X(refused, Refused, CONTROL_FROM_SUPERVISOR)                                                                         \
   X(reconfigured, Reconfigured, CONTROL_FROM_SUPERVISOR)                                                               \
   X(program_described, ProgramDescribed, CONTROL_FROM_SUPERVISOR)                                                      \
-  X(core_program, CoreProgram, CONTROL_FROM_SUPERVISOR)
+  X(core_program, CoreProgram, CONTROL_FROM_SUPERVISOR)                                                                \
+  X(alert_report, AlertReport, CONTROL_FROM_SUPERVISOR)
 
 struct body {
   pb_size_t tag;

@@ -96,9 +96,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Stack:
-    """handed: (name, socket) pairs that a service manager would hand over. listeners: names, or their configuration."""
+    """handed: (name, socket) pairs that a service manager would hand over. hook: text of the script of `alerts.program`,
+        whose further keys are `alerts`. listeners: names, or their configuration."""
 
-    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=(), handed=()):
+    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=(), handed=(), alerts=None, hook=None):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.run, self.cores = self.directory / "run", []
         self.core_listener = socket.socket(socket.AF_UNIX)
@@ -109,6 +110,11 @@ class Stack:
                   "core": {"binary": str(FAKE_CORE), "args": [str(self.directory / "core.sock")], **(core or {})},
                   "listeners": [{"name": item, "port": 0} if isinstance(item, str) else item for item in listeners],
                   "modules": [{"binary": str(CHILD), **module} for module in modules]}
+        if alerts is not None:
+            config["alerts"] = {"program": str(self.directory / "hook"), **alerts}
+        if hook is not None:
+            (self.directory / "hook").write_text(hook)
+            (self.directory / "hook").chmod(0o755)
         self.config = self.directory / "gatehouse.yaml"
         self.config.write_text(json.dumps(config))  # JSON is YAML
         self.arguments = [SUPERVISOR, "--config", self.config] + [x for s in sets for x in ("--set", s)]
