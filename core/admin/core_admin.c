@@ -57,8 +57,14 @@ static struct order *order_create(const struct admin_call *call, const char *act
 void admin_upgrade_core(const struct admin_call *call) {
   const Core__Admin__V1__UpgradeModuleRequest *request = (const void *)call->request;
   struct order *order = order_create(call, "module.upgrade_begun", upgrade_reply);
-  lifecycle_core_upgrade(call->admin->options.lifecycle, request->path, request->probation_ms, request->no_rollback,
-                         WHO, taken, order);
+  struct error err = {0};
+  if (!request->version[0] == !request->path[0]) {
+    error_set(&err, ERR_ARGUMENT_INVALID, "either the path of the program or its version");
+    taken(order, &err);
+    return;
+  }
+  lifecycle_core_upgrade(call->admin->options.lifecycle, request->path, request->version, request->probation_ms,
+                         request->no_rollback, WHO, taken, order);
 }
 
 void admin_rollback_core(const struct admin_call *call) {

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/lifecycle/core_description.h"
 #include "core/lifecycle/lifecycle_internal.h"
@@ -47,6 +48,8 @@ static Core__Admin__V1__CoreUpgrade *upgrade_new(struct lifecycle *lifecycle, co
     abort();
   core__admin__v1__core_upgrade__init(upgrade);
   upgrade->from = text(from);
+  upgrade->from_version = text(GATEHOUSE_VERSION);
+  upgrade->to_version = text("");
   upgrade->to = text(to);
   upgrade->who = text(who);
   upgrade->boot_id = text(lifecycle->core.boot_id);
@@ -84,8 +87,9 @@ void lifecycle_core_done_forget(struct lifecycle *lifecycle, const void *arg) {
 
 /* ---- how it ended ---- */
 
-static struct lifecycle_edition edition(const char *program) {
+static struct lifecycle_edition edition(const char *program, const char *version) {
   struct lifecycle_edition found = {0};
+  str_copy(found.version, sizeof(found.version), version);
   str_copy(found.program, sizeof(found.program), program);
   return found;
 }
@@ -105,7 +109,8 @@ static void graph_record(struct lifecycle *lifecycle, uint64_t generation, enum 
 static void promoted(struct lifecycle *lifecycle, const char *cause, uint64_t generation) {
   struct lifecycle_versions *versions = lifecycle->core.versions;
   Core__Admin__V1__CoreUpgrade *upgrade = versions->core_upgrade;
-  const struct lifecycle_edition from = edition(upgrade->from), to = edition(upgrade->to);
+  const struct lifecycle_edition from = edition(upgrade->from, upgrade->from_version),
+                                 to = edition(upgrade->to, upgrade->to_version);
   versions->has_previous = !upgrade->back && !upgrade->final;
   versions->previous = versions->has_previous ? from : (struct lifecycle_edition){0};
   versions->current = to;
@@ -120,7 +125,8 @@ static void promoted(struct lifecycle *lifecycle, const char *cause, uint64_t ge
 static void rolled_back(struct lifecycle *lifecycle, const char *verdict, const char *cause, uint64_t generation) {
   struct lifecycle_versions *versions = lifecycle->core.versions;
   Core__Admin__V1__CoreUpgrade *upgrade = versions->core_upgrade;
-  const struct lifecycle_edition from = edition(upgrade->from), to = edition(upgrade->to);
+  const struct lifecycle_edition from = edition(upgrade->from, upgrade->from_version),
+                                 to = edition(upgrade->to, upgrade->to_version);
   str_copy(versions->who, sizeof(versions->who), upgrade->who);
   upgrade_end(lifecycle);
   lifecycle_versions_note(versions, &from, &to, verdict, cause, generation);
@@ -153,7 +159,8 @@ static bool may_begin(struct lifecycle *lifecycle, const char *program, struct e
   return true;
 }
 
-static void begin(struct lifecycle *lifecycle, const char *program, bool back, const char *who,
+/* version: that it must say of itself; "": any. */
+static void begin(struct lifecycle *lifecycle, const char *program, const char *version, bool back, const char *who,
                   lifecycle_core_done *done, void *arg) {
   struct lifecycle_core *core = &lifecycle->core;
   struct error err = {0};
@@ -166,25 +173,30 @@ static void begin(struct lifecycle *lifecycle, const char *program, bool back, c
   core->done_arg = arg;
   core->step = LIFECYCLE_CORE_DESCRIBING;
   core->versions->phase = LIFECYCLE_UPGRADE_STARTING;
+  str_copy(core->versions->wanted_version, sizeof(core->versions->wanted_version), version);
   core->versions->core_upgrade = upgrade_new(lifecycle, core->program, program, who, back);
   log_event(LOG_INFO, "lifecycle", "an upgrade began", LOG_TEXT("module", NAME), LOG_TEXT("program", program),
             LOG_TEXT("who", who));
 }
 
-void lifecycle_core_upgrade(struct lifecycle *lifecycle, const char *program, uint32_t probation_ms, bool no_rollback,
-                            const char *who, lifecycle_core_done *done, void *arg) {
+void lifecycle_core_upgrade(struct lifecycle *lifecycle, const char *program, const char *version,
+                            uint32_t probation_ms, bool no_rollback, const char *who, lifecycle_core_done *done,
+                            void *arg) {
   struct lifecycle_core *core = &lifecycle->core;
   struct error err = {0};
+  char found[LIFECYCLE_PROGRAM_BYTES];
   if (!program[0]) {
-    error_set(&err, ERR_ARGUMENT_INVALID, "the core's new program is given by its path");
-    done(arg, &err);
-    return;
+    if (!lifecycle_versions_find(core->versions, version, found, &err)) {
+      done(arg, &err);
+      return;
+    }
+    program = found;
   }
   if (core->step == LIFECYCLE_CORE_IDLE) {
     core->no_rollback = no_rollback;
     core->probation_ms = probation_ms ? probation_ms : lifecycle->options.core_probation_ms;
   }
-  begin(lifecycle, program, false, who, done, arg);
+  begin(lifecycle, program, version, false, who, done, arg);
 }
 
 void lifecycle_core_rollback(struct lifecycle *lifecycle, const char *who, lifecycle_core_done *done, void *arg) {
@@ -203,7 +215,7 @@ void lifecycle_core_rollback(struct lifecycle *lifecycle, const char *who, lifec
       core->no_rollback = false;
       core->probation_ms = 0; /* it has been the core's */
     }
-    begin(lifecycle, core->versions->previous.program, true, who, done, arg);
+    begin(lifecycle, core->versions->previous.program, "", true, who, done, arg);
   }
 }
 
@@ -252,6 +264,14 @@ void lifecycle_core_described(struct lifecycle *lifecycle, uint64_t sequence,
     refused(lifecycle, &err);
     return;
   }
+  if (core->versions->wanted_version[0] && !str_equal(core->versions->wanted_version, description.version)) {
+    error_set(&err, ERR_MODULE_PROGRAM, "it says that it is version %.64s, and not %.64s", description.version,
+              core->versions->wanted_version);
+    refused(lifecycle, &err);
+    return;
+  }
+  free(core->versions->core_upgrade->to_version);
+  core->versions->core_upgrade->to_version = text(description.version);
   log_event(LOG_INFO, "lifecycle", "the core will be replaced", LOG_TEXT("program", core->versions->core_upgrade->to),
             LOG_TEXT("version", description.version), LOG_INT("schema", description.store_schema));
   core->versions->core_upgrade->final = final;
@@ -354,7 +374,7 @@ static void unfinished(struct lifecycle *lifecycle) {
 static void changed_outside(struct lifecycle *lifecycle) {
   struct lifecycle_versions *versions = lifecycle->core.versions;
   const struct lifecycle_edition before = versions->current;
-  versions->current = edition(lifecycle->core.program);
+  versions->current = edition(lifecycle->core.program, GATEHOUSE_VERSION);
   str_copy(versions->who, sizeof(versions->who), "the supervisor");
   versions->has_previous = false;
   versions->previous = (struct lifecycle_edition){0};
@@ -362,6 +382,20 @@ static void changed_outside(struct lifecycle *lifecycle) {
                           "the gateway was started with it: the configuration names another program now, or the one "
                           "that was kept cannot be executed",
                           lifecycle->core_generation);
+}
+
+/* What this core is, so that it can be named by its version later. */
+static void heard(struct lifecycle_core *core) {
+  struct lifecycle_versions *versions = core->versions;
+  const char *binary = versions->lifecycle->options.core_binary;
+  if (!str_equal(core->program, versions->current.program))
+    return;
+  str_copy(versions->current.version, sizeof(versions->current.version), GATEHOUSE_VERSION);
+  if (core->program[0])
+    return;
+  str_copy(versions->configured, sizeof(versions->configured), binary ? binary : "");
+  ssize_t length = readlink("/proc/self/exe", versions->configured_file, sizeof(versions->configured_file) - 1);
+  versions->configured_file[length > 0 ? length : 0] = '\0';
 }
 
 void lifecycle_core_told(struct lifecycle *lifecycle, const supervisor_control_v1_CoreProgram *news, bool greeting) {
@@ -399,6 +433,8 @@ void lifecycle_core_told(struct lifecycle *lifecycle, const supervisor_control_v
     unfinished(lifecycle);
   else if (greeting && !str_equal(core->program, core->versions->current.program))
     changed_outside(lifecycle);
+  if (greeting)
+    heard(core);
 }
 
 /* ---- life ---- */

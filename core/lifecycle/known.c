@@ -2,6 +2,7 @@
 #include "core/lifecycle/known.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,11 @@ void lifecycle_known_scan(struct lifecycle_known *known, const char *directory, 
   DIR *stream = directory[0] ? opendir(directory) : NULL;
   size_t base_length = strlen(base);
   const struct dirent *entry;
+  if (directory[0] && !stream) /* the sandbox of the core names only what was there when it was made */
+    snprintf(known->trouble, sizeof(known->trouble), "; versions_dir %s %s", directory,
+             errno == EACCES   ? "was not there when the core started, or may not be read"
+             : errno == ENOENT ? "is not there"
+                               : "cannot be read");
   while (stream && (entry = readdir(stream))) {
     char path[2 * LIFECYCLE_PROGRAM_BYTES];
     bool named = str_starts_with(entry->d_name, base) && entry->d_name[base_length] == '-';
@@ -92,8 +98,8 @@ const struct lifecycle_known_program *lifecycle_known_find(const struct lifecycl
   if (count)
     error_set(err, ERR_MODULE_VERSION_AMBIGUOUS, "several programs are version %.40s: %s", version, names.data);
   else
-    error_set(err, ERR_MODULE_VERSION_UNKNOWN, "there is no version \"%.40s\"; there are: %s", version,
-              names.data ? names.data : "none");
+    error_set(err, ERR_MODULE_VERSION_UNKNOWN, "there is no version \"%.40s\"; there are: %s%s", version,
+              names.data ? names.data : "none", known->trouble);
   buf_free(&names);
   return NULL;
 }

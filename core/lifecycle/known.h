@@ -23,6 +23,7 @@ struct lifecycle_known_program {
 struct lifecycle_known {
   struct lifecycle_known_program items[LIFECYCLE_KNOWN_MAX];
   size_t count;
+  char trouble[LIFECYCLE_PROGRAM_BYTES + 64]; /* with the directory of versions; "": none */
 };
 
 /* Adds a program, unless the same version of the same file is there, there is no such file that could be executed, or
@@ -30,7 +31,7 @@ struct lifecycle_known {
 void lifecycle_known_add(struct lifecycle_known *known, const char *version, const char *program, const char *file);
 
 /* Adds what lies in the directory as <base>-<version> or <version>/<base>. A directory that cannot be read has
- * nothing. */
+ * nothing, and the error about an unknown version says so. */
 void lifecycle_known_scan(struct lifecycle_known *known, const char *directory, const char *base);
 
 /* By version, as people read them: numbers in it count as numbers. */

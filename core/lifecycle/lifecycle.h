@@ -202,12 +202,14 @@ bool lifecycle_rollback(struct lifecycle *lifecycle, const char *module_id, cons
 /* The core's own program (LIF-9, LIF-10, LIF-12; core_upgrade.c): the supervisor starts another one in the place of
  * this process, on the same store and sockets. done is called once, at once or later: without an error when the
  * supervisor has agreed and this core is about to be told to end. probation_ms 0: as configured. no_rollback: a program
- * that changes the schema of the store is taken. Errors: ERR_MODULE_PHASE (not now, or for a rollback: there is none
- * before), ERR_ARGUMENT_INVALID, ERR_MODULE_PROGRAM (it cannot be the core's), ERR_CORE_SCHEMA, ERR_UNSUPPORTED
- * (without a supervisor), ERR_UNAVAILABLE, ERR_STORE_*. */
+ * that changes the schema of the store is taken. The program by its path, or, where that is "", by its version, which
+ * it must then say of itself. Errors: ERR_MODULE_VERSION_UNKNOWN, ERR_MODULE_VERSION_AMBIGUOUS, ERR_MODULE_PHASE (not
+ * now, or for a rollback: there is none before), ERR_ARGUMENT_INVALID, ERR_MODULE_PROGRAM (it cannot be the core's),
+ * ERR_CORE_SCHEMA, ERR_UNSUPPORTED (without a supervisor), ERR_UNAVAILABLE, ERR_STORE_*. */
 typedef void lifecycle_core_done(void *arg, const struct error *err);
-void lifecycle_core_upgrade(struct lifecycle *lifecycle, const char *program, uint32_t probation_ms, bool no_rollback,
-                            const char *who, lifecycle_core_done *done, void *arg);
+void lifecycle_core_upgrade(struct lifecycle *lifecycle, const char *program, const char *version,
+                            uint32_t probation_ms, bool no_rollback, const char *who, lifecycle_core_done *done,
+                            void *arg);
 /* Goes back to the program before. On probation: the supervisor is told that this core cannot stay. */
 void lifecycle_core_rollback(struct lifecycle *lifecycle, const char *who, lifecycle_core_done *done, void *arg);
 /* Whoever gave that argument with an order does not wait for done any more: it is not called. */

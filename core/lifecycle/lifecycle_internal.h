@@ -477,6 +477,9 @@ void lifecycle_versions_remember(struct lifecycle_versions *versions, const stru
 /* The module's process said of which version it is. */
 void lifecycle_versions_heard(struct lifecycle_module *module, const char *version);
 /* What can be named by its version. */
+/* The program of that version, "": as configured. False: ERR_MODULE_VERSION_UNKNOWN, ERR_MODULE_VERSION_AMBIGUOUS. */
+bool lifecycle_versions_find(const struct lifecycle_versions *versions, const char *version,
+                             char program[static LIFECYCLE_PROGRAM_BYTES], struct error *err);
 void lifecycle_versions_known(const struct lifecycle_versions *versions, struct lifecycle_known *known);
 /* With what can be named by its version. Free with the generated function. */
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions);

@@ -337,17 +337,6 @@ static bool program_is_good(const char *program, struct error *err) {
   return true;
 }
 
-static bool program_of_version(struct lifecycle_versions *versions, const char *version, char *program, size_t bytes,
-                               struct error *err) {
-  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
-  lifecycle_versions_known(versions, known);
-  const struct lifecycle_known_program *found = lifecycle_known_find(known, version, err);
-  if (found)
-    str_copy(program, bytes, found->program);
-  base_free(known);
-  return found != NULL;
-}
-
 bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const char *program, const char *version,
                        uint32_t probation_ms, const char *who, uint64_t *generation, struct error *err) {
   struct lifecycle_module *current = lifecycle_upgrade_changeable(lifecycle, module_id, err);
@@ -356,7 +345,7 @@ bool lifecycle_upgrade(struct lifecycle *lifecycle, const char *module_id, const
     return false;
   struct lifecycle_edition edition = {.config = current->versions->current.config};
   if (program[0] ? !program_is_good(program, err)
-                 : !program_of_version(current->versions, version, edition.program, sizeof(edition.program), err))
+                 : !lifecycle_versions_find(current->versions, version, edition.program, err))
     return false;
   if (program[0])
     str_copy(edition.program, sizeof(edition.program), program);

@@ -70,10 +70,8 @@ static uint8_t *pack(const struct lifecycle_versions *versions, const struct lif
 
 Core__Admin__V1__ModuleVersions *lifecycle_versions_message(const struct lifecycle_versions *versions) {
   size_t length;
-  struct lifecycle_known *known =
-      versions->first ? BASE_NEW(struct lifecycle_known) : NULL; /* the core's have no names */
-  if (known)
-    lifecycle_versions_known(versions, known);
+  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
+  lifecycle_versions_known(versions, known);
   uint8_t *bytes = pack(versions, known, &length);
   base_free(known);
   Core__Admin__V1__ModuleVersions *copy = core__admin__v1__module_versions__unpack(NULL, length, bytes);
@@ -115,10 +113,15 @@ void lifecycle_versions_heard(struct lifecycle_module *module, const char *versi
     str_copy(module->versions->current.version, sizeof(module->versions->current.version), version);
 }
 
+/* NULL: not configured. */
+static const char *configured_binary(const struct lifecycle_versions *versions) {
+  return versions->first ? versions->first->config.binary : versions->lifecycle->options.core_binary;
+}
+
 /* The program as configured is one that can be named as long as the configuration names the same. */
 static void known_add(const struct lifecycle_versions *versions, const char *program, const char *version,
                       struct lifecycle_known *known) {
-  const char *binary = versions->first->config.binary ? versions->first->config.binary : "";
+  const char *binary = configured_binary(versions) ? configured_binary(versions) : "";
   if (program[0])
     lifecycle_known_add(known, version, program, program);
   else if (str_equal(versions->configured, binary))
@@ -126,7 +129,7 @@ static void known_add(const struct lifecycle_versions *versions, const char *pro
 }
 
 void lifecycle_versions_known(const struct lifecycle_versions *versions, struct lifecycle_known *known) {
-  const char *binary = versions->first->config.binary, *directory = versions->first->lifecycle->options.versions_dir;
+  const char *binary = configured_binary(versions), *directory = versions->lifecycle->options.versions_dir;
   const char *slash = binary ? strrchr(binary, '/') : NULL;
   known->count = 0;
   known_add(versions, versions->current.program, versions->current.version, known);
@@ -138,6 +141,17 @@ void lifecycle_versions_known(const struct lifecycle_versions *versions, struct 
   if (binary && directory)
     lifecycle_known_scan(known, directory, slash ? slash + 1 : binary);
   lifecycle_known_sort(known);
+}
+
+bool lifecycle_versions_find(const struct lifecycle_versions *versions, const char *version,
+                             char program[static LIFECYCLE_PROGRAM_BYTES], struct error *err) {
+  struct lifecycle_known *known = BASE_NEW(struct lifecycle_known);
+  lifecycle_versions_known(versions, known);
+  const struct lifecycle_known_program *found = lifecycle_known_find(known, version, err);
+  if (found)
+    str_copy(program, LIFECYCLE_PROGRAM_BYTES, found->program);
+  base_free(known);
+  return found != NULL;
 }
 
 void lifecycle_versions_note(struct lifecycle_versions *versions, const struct lifecycle_edition *from,

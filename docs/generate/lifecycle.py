@@ -179,12 +179,12 @@ became ready with, so that a new core tells it the same once more. `GetModuleCon
 
 ## A new program of the core
 
-`gatehouse module upgrade core --to PATH` (LIF-9, LIF-12, `core/lifecycle/core_upgrade.c`, `supervisor/core_program.c`). Two cores cannot
+`gatehouse module upgrade core --to PATH|VERSION` (LIF-9, LIF-12, `core/lifecycle/core_upgrade.c`, `supervisor/core_program.c`). Two cores cannot
 serve one store, so the new one comes in place of the old one. The modules go on: they keep their clients, let requests wait for a
 moment and refuse them then in their protocol's form, and attach again by themselves. What was acknowledged is on disk, sessions are in the store.
 
 1. **asked**: the supervisor runs the program once with `--describe`, as the core's user and in its sandbox; the core judges what it says of
-   itself. A program that does not start, is no core, or writes another schema of the store is refused here, and nothing has happened.
+   itself. A program that does not start, is no core, is of another version than was named, or writes another schema of the store is refused here, and nothing has happened.
 2. **exchanged**: the core stores what is tried and which modules were ready, and the supervisor, which has prepared everything that the
    new process needs, tells it to end. It finishes what is in flight, closes the store and leaves; the new program is started at once.
 3. **probation**, `core.upgrade.probation_ms` or `--probation`: watched by the supervisor, since a core that is dead judges nothing. At its end

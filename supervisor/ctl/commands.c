@@ -96,7 +96,7 @@ const struct ctl_command ctl_commands[] = {
     {"module upgrade", "ID", 1, 1, "start another version of a module and hand over",
      "Versions are looked for in `versions_dir`, as `<program>-<version>` or `<version>/<program>`, and among those "
      "that the module ran; `module describe` lists them. The program must then say that it is of that version. "
-     "ID `core` is the core itself: it is replaced in place, by a path, watched, and taken back when it does not hold.",
+     "ID `core` is the core itself: it is replaced in place, watched, and taken back when it does not hold.",
      OPTIONS({"to", 0, false, "PATH|VERSION", "the new program: an absolute path, or a version"},
              {"path", 0, false, "PATH", "the same, a path only"},
              {"probation", 0, false, "TIME", "how long both are watched before the old one leaves, such as 10s"},

@@ -200,6 +200,46 @@ def test_lif_9_lif_12_a_good_program_takes_the_cores_place_under_load(worldclock
         assert running(gateway) == str(path)
 
 
+def test_lif_9_the_cores_program_is_named_by_its_version_too(worldclock, notes, tmp_path):
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "versions"
+    folder.mkdir()
+    with start(worldclock, notes, config_with() | {"versions_dir": str(folder)}) as gateway:
+        own = gateway.processes()["core"]["version"]
+        (folder / "0.1.9").mkdir()
+        program(gateway, "next", version="0.1.9").rename(folder / "0.1.9" / "gatehouse-core")
+        program(gateway, "lies", version="0.1.8").rename(folder / "gatehouse-core-0.1.7")
+        known = [one["version"] for one in versions(gateway)["known"]]
+        assert known == [own, "0.1.7", "0.1.9"]
+        lies = gateway.ctl("module", "upgrade", "core", "--to", "0.1.7", check=False)
+        assert lies.returncode == 1 and "it says that it is version 0.1.8, and not 0.1.7" in lies.stderr
+        unknown = gateway.ctl("module", "upgrade", "core", "--to", "3", check=False).stderr
+        assert f"there are: {own}, 0.1.7, 0.1.9" in unknown and "versions_dir" not in unknown
+        gateway.ctl("module", "upgrade", "core", "--to", "0.1.9")
+        now, change = settled(gateway, 2)
+        assert (change["verdict"], change["fromVersion"], change["toVersion"]) == ("promoted", own, "0.1.9"), change
+        assert now["version"] == "0.1.9" == gateway.processes()["core"]["version"]
+        assert running(gateway) == str(folder / "0.1.9" / "gatehouse-core")
+        gateway.ctl("module", "upgrade", "core", "--to", own)  # the configured one, by the version that it had
+        _, change = settled(gateway, 3)
+        assert (change["verdict"], change["toVersion"], change.get("to", "")) == ("promoted", own, ""), change
+        assert running(gateway) == str(CORE)
+
+
+def test_a_directory_of_versions_that_was_not_there_is_told_of(worldclock, notes, tmp_path):
+    tmp_path.chmod(0o755)
+    folder = tmp_path / "versions"
+    with start(worldclock, notes, config_with() | {"versions_dir": str(folder)}) as gateway:
+        told = gateway.ctl("module", "upgrade", "core", "--to", "3", check=False).stderr
+        assert f"versions_dir {folder} is not there" in told
+        folder.mkdir()
+        told = gateway.ctl("module", "upgrade", "rest", "--to", "3", check=False).stderr
+        if "Landlock" in gateway.ctl("module", "describe", "core").stdout:
+            assert f"versions_dir {folder} was not there when the core started" in told
+        gateway.wait_restarted(gateway.kill("core"))  # its sandbox follows
+        assert "versions_dir" not in gateway.ctl("module", "upgrade", "rest", "--to", "3", check=False).stderr
+
+
 def test_lif_9_a_core_that_cannot_be_one_is_refused_before_anything_happens(worldclock, notes):
     with start(worldclock, notes, config_with(OPEN)) as gateway:
         before, refusals = gateway.processes(), 0
@@ -218,7 +258,8 @@ def test_lif_9_a_core_that_cannot_be_one_is_refused_before_anything_happens(worl
                 assert change["verdict"] == "refused" and why in change["cause"], change
             older = gateway.ctl("module", "upgrade", "core", "--to", gateway.directory / "older", "--no-rollback", check=False)
             assert older.returncode == 1 and "cannot open this store" in older.stderr
-            assert "by its path" in gateway.ctl("module", "upgrade", "core", "--to", "2.0", check=False).stderr
+            unknown = gateway.ctl("module", "upgrade", "core", "--to", "2.0", check=False)
+            assert unknown.returncode == 1 and "module.version.unknown" in unknown.stderr and "there are: 0.1.0" in unknown.stderr
             assert "no version before" in gateway.ctl("module", "rollback", "core", check=False).stderr
         assert not load.failures and not load.refused
         after = gateway.processes()["core"]
