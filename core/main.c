@@ -364,6 +364,7 @@ static bool open_lifecycle(struct core *core, struct error *err) {
 }
 
 static bool open_services(struct core *core, struct error *err) {
+  (void)err;
   static const char *const backends[] = {"sqlite", "memory"};
   size_t descriptor_length;
   const unsigned char *descriptors = wire_descriptor_set(&descriptor_length);
@@ -399,7 +400,8 @@ static bool open_services(struct core *core, struct error *err) {
   core->admin = admin_create(&admin_options);
   observe_refresh_set(core->observe, gauges_refresh, core);
   core_rpc_health_register(core->loop);
-  return core_rpc_reflection_register(core->loop, descriptors, descriptor_length, err);
+  core_rpc_reflection_register(core->loop, descriptors, descriptor_length);
+  return true;
 }
 
 static bool open_listeners(struct core *core, struct error *err) {

@@ -235,7 +235,7 @@ static bool payload_apply(struct psg *psg, struct reader *reader) {
 struct replay {
   struct psg *psg;
   char skip_through[ID_UUID_BYTES]; /* "": nothing is skipped any more */
-  uint64_t bad_seq;
+  uint64_t from_seq, bad_seq;       /* of the checkpoint; of what does not fit */
 };
 
 /* Modules write graph_updates as well, about graphs of their own. */
@@ -288,31 +288,31 @@ static bool event_visit(void *arg, const struct store_event *event) {
   return false;
 }
 
+static void checkpoint_visit(void *arg, uint64_t seq, const void *data, size_t length) {
+  struct replay *replay = arg;
+  if (psg_checkpoint_read(replay->psg, data, length, replay->skip_through))
+    replay->from_seq = seq;
+  else
+    log_event(LOG_WARN, "psg", "the checkpoint is of no use to this version; the whole log is replayed");
+}
+
 static bool load(struct psg *psg, struct store *store, struct error *err) {
   struct replay replay = {.psg = psg};
-  struct store_value value = {0};
   struct error missing = {0};
-  uint64_t seq = 0;
-  if (store_checkpoint_get(store, "psg.graph", &seq, &value, &missing)) {
-    if (!psg_checkpoint_read(psg, value.data, value.length, replay.skip_through)) {
-      log_event(LOG_WARN, "psg", "the checkpoint is of no use to this version; the whole log is replayed");
-      seq = 0;
-    }
-    store_value_free(&value);
-  } else if (error_is(&missing, ERR_STORE_CORRUPT)) {
+  store_checkpoint_read(store, "psg.graph", checkpoint_visit, &replay, &missing);
+  if (error_is(&missing, ERR_STORE_CORRUPT)) {
     log_event(LOG_ERROR, "psg", "the checkpoint is damaged; the whole log is replayed");
-    seq = 0;
-  } else if (!error_is(&missing, ERR_NOT_FOUND)) {
+  } else if (error_is_set(&missing) && !error_is(&missing, ERR_NOT_FOUND)) {
     if (err)
       *err = missing;
     return false;
   }
-  struct store_event_query query = {.after_seq = seq, .family = PSG_FAMILY_UPDATE};
+  struct store_event_query query = {.after_seq = replay.from_seq, .family = PSG_FAMILY_UPDATE};
   if (!store_events_read(store, &query, event_visit, &replay, err))
     return false;
   if (replay.bad_seq || replay.skip_through[0])
     return error_set(err, ERR_STORE_CORRUPT, "The log of the state graph is damaged at event %llu.",
-                     (unsigned long long)(replay.bad_seq ? replay.bad_seq : seq));
+                     (unsigned long long)(replay.bad_seq ? replay.bad_seq : replay.from_seq));
   psg_graph_settle(&psg->graph);
   return true;
 }

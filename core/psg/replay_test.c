@@ -203,6 +203,22 @@ START_TEST(a_damaged_log_is_refused) {
 }
 END_TEST
 
+struct kept_checkpoint {
+  uint64_t seq;
+  char *data; /* owned; NULL: there is none */
+  size_t length;
+};
+
+static void checkpoint_keep(void *arg, uint64_t seq, const void *data, size_t length) {
+  *(struct kept_checkpoint *)arg = (struct kept_checkpoint){seq, base_memdup(data, length), length};
+}
+
+static struct kept_checkpoint checkpoint_of(struct bench *bench) {
+  struct kept_checkpoint kept = {0};
+  store_checkpoint_read(bench->store, "psg.graph", checkpoint_keep, &kept, NULL);
+  return kept;
+}
+
 static void checkpoint_replace(struct bench *bench, uint64_t seq, const void *data, size_t length) {
   struct store_batch *batch = store_batch_create();
   store_checkpoint_put(batch, "psg.graph", seq, data, length);
@@ -213,8 +229,6 @@ START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
   static const char *const foreign[] = {"", "{}", "{\"version\":1,\"nodes\":[],\"edges\":[]}"};
   struct bench bench = {.execution_history = 20};
   struct world world;
-  struct store_value value;
-  uint64_t seq;
   unsigned seed = 77;
   char live[65], replayed[65];
   world_make(&world);
@@ -231,9 +245,10 @@ START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
     ck_assert_str_eq(live, replayed);
   }
   ck_assert(psg_commit_now(bench.psg, true, NULL));
-  ck_assert(store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
+  struct kept_checkpoint value = checkpoint_of(&bench);
+  ck_assert_ptr_nonnull(value.data);
   for (size_t length = 0; length < value.length; length += 1 + length / 20) { /* cut off anywhere */
-    checkpoint_replace(&bench, seq, value.data, length);
+    checkpoint_replace(&bench, value.seq, value.data, length);
     hash_from_store(&bench, replayed);
     ck_assert_str_eq(live, replayed);
   }
@@ -242,7 +257,7 @@ START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
   for (size_t i = 0; i < sizeof(from_end) / sizeof(from_end[0]); i++) {
     char *copy = base_memdup(bytes, value.length);
     memset(copy + value.length - from_end[i], 0xff, 4);
-    checkpoint_replace(&bench, seq, copy, value.length);
+    checkpoint_replace(&bench, value.seq, copy, value.length);
     hash_from_store(&bench, replayed);
     ck_assert_str_eq(live, replayed);
     base_free(copy);
@@ -257,7 +272,7 @@ START_TEST(a_checkpoint_that_cannot_be_read_is_passed_over) {
     psg_graph_clear(&second.graph);
     base_free(copy);
   }
-  store_value_free(&value);
+  base_free(value.data);
   bench_stop(&bench);
   bench_remove(&bench);
 }
@@ -486,9 +501,7 @@ static void look(void *arg) {
 START_TEST(a_quiet_moment_makes_a_checkpoint) {
   struct bench bench = {0};
   struct quiet quiet = {.loop = core_rpc_loop_create(NULL), .bench = &bench};
-  struct store_value value = {0};
   char id[ID_UUID_BYTES], live[65], replayed[65];
-  uint64_t seq;
   bench_open(&bench);
   bench_stop(&bench);
   bench.store = store_open(&(struct store_options){.backend = "memory", .wake = wake, .wake_arg = &quiet}, NULL);
@@ -496,15 +509,16 @@ START_TEST(a_quiet_moment_makes_a_checkpoint) {
   ck_assert(bench.store && bench.psg);
   for (unsigned i = 0; i < PSG_CHECKPOINT_OPERATIONS / PSG_CHECKPOINT_IDLE_SHARE; i++)
     psg_execution_begin(bench.psg, &(struct psg_execution_start){.executor_kind = "tool"}, id);
-  ck_assert(!store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
+  ck_assert_ptr_null(checkpoint_of(&bench).data);
   psg_flush(bench.psg);
   ck_assert_uint_ge(bench.psg->operations, PSG_CHECKPOINT_OPERATIONS / PSG_CHECKPOINT_IDLE_SHARE);
   look(&quiet);
   core_rpc_loop_run(quiet.loop);
   ck_assert_uint_eq(bench.psg->operations, 0);
   bench_settle(&bench);
-  ck_assert(store_checkpoint_get(bench.store, "psg.graph", &seq, &value, NULL));
-  store_value_free(&value);
+  struct kept_checkpoint value = checkpoint_of(&bench);
+  ck_assert_ptr_nonnull(value.data);
+  base_free(value.data);
   ck_assert(psg_state_hash(bench.psg, live, NULL));
   hash_from_store(&bench, replayed);
   ck_assert_str_eq(live, replayed);

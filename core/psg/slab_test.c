@@ -26,6 +26,28 @@ START_TEST(pieces_are_zeroed_aligned_and_apart) {
 }
 END_TEST
 
+/* A graph of a few nodes does not cost a huge page. */
+START_TEST(the_first_chunk_is_small) {
+  enum { PIECES = 200 };
+  struct psg_chunk *slab = NULL;
+  unsigned char *pieces[PIECES];
+  struct psg_chunk *first = NULL;
+  unsigned in_first = 0;
+  for (size_t i = 0; i < PIECES; i++) {
+    pieces[i] = psg_slab_take(&slab, 4096);
+    ck_assert_ptr_nonnull(pieces[i]);
+    first = first ? first : slab;
+    in_first += slab == first;
+    memset(pieces[i], 0xa5, 4096);
+  }
+  ck_assert_uint_eq(in_first, (256 << 10) / 4096 - 1);
+  ck_assert_ptr_ne(slab, first);
+  for (size_t i = 0; i < PIECES; i++)
+    psg_slab_give(pieces[i]);
+  psg_slab_close(&slab);
+}
+END_TEST
+
 START_TEST(what_is_too_large_is_refused) {
   struct psg_chunk *slab = NULL;
   ck_assert_ptr_null(psg_slab_take(&slab, 0));
@@ -56,6 +78,7 @@ int main(void) {
   Suite *suite = suite_create("psg.slab");
   TCase *tcase = tcase_create("psg.slab");
   tcase_add_test(tcase, pieces_are_zeroed_aligned_and_apart);
+  tcase_add_test(tcase, the_first_chunk_is_small);
   tcase_add_test(tcase, what_is_too_large_is_refused);
   tcase_add_test(tcase, a_loaded_object_grows_out_of_the_slab);
   suite_add_tcase(suite, tcase);

@@ -265,9 +265,8 @@ void core_rpc_health_register(struct core_rpc_loop *loop);
 void core_rpc_health_set(struct core_rpc_loop *loop, const char *service, enum core_rpc_health health);
 
 /* Serves grpc.reflection.v1 and v1alpha from a serialized google.protobuf.FileDescriptorSet, which must outlive the
- * loop; before run. Lists the services that have a registered method. False: the bytes are no such set
- * (ERR_RPC_MESSAGE_MALFORMED). */
-bool core_rpc_reflection_register(struct core_rpc_loop *loop, const uint8_t *descriptor_set, size_t length,
-                                  struct error *err);
+ * loop; before run. Lists the services that have a registered method. The bytes are read at the first question; that
+ * they are such a set is the caller's promise. */
+void core_rpc_reflection_register(struct core_rpc_loop *loop, const uint8_t *descriptor_set, size_t length);
 
 #endif

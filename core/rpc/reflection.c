@@ -1,7 +1,7 @@
 /* reflection.c: server reflection v1 and v1alpha (the same messages) over an embedded FileDescriptorSet, so that
- * grpcurl and its like need no .proto files. The set is read once, by hand: per file its name, package and the full
- * names of what it declares. Symbols are answered with the one file that declares them; clients ask for its imports
- * themselves. */
+ * grpcurl and its like need no .proto files. The set is read by hand at the first question, as a core that starts has
+ * no time for it: per file its name, package and the full names of what it declares. Symbols are answered with the one
+ * file that declares them; clients ask for its imports themselves. */
 #include <string.h>
 #include <uthash.h>
 
@@ -9,6 +9,7 @@
 #include "core/rpc/protobuf.h"
 #include "sdk/base/alloc.h"
 #include "sdk/base/buf.h"
+#include "sdk/base/check.h"
 
 enum { SET_FILE = 1 };
 enum { FILE_NAME = 1, FILE_PACKAGE = 2, FILE_MESSAGE = 4, FILE_ENUM = 5, FILE_SERVICE = 6, FILE_EXTENSION = 7 };
@@ -41,7 +42,9 @@ struct reflection_entry {
 };
 
 struct reflection_index {
-  struct reflection_entry *files, *symbols;
+  const uint8_t *set;
+  size_t length;
+  struct reflection_entry *files, *symbols; /* NULL: nobody has asked yet */
   struct core_rpc_method methods[2];
 };
 
@@ -121,6 +124,16 @@ static bool file_add(struct reflection_index *index, const struct protobuf_field
   return valid && !reader.malformed;
 }
 
+/* False: the bytes are no set of descriptors. */
+static bool index_fill(struct reflection_index *index) {
+  struct protobuf_reader reader = {.data = index->set, .length = index->length};
+  struct protobuf_field field;
+  bool valid = true;
+  while (valid && protobuf_next(&reader, &field))
+    valid = field.number == SET_FILE && field.is_bytes && file_add(index, &field);
+  return valid && !reader.malformed;
+}
+
 /* ---- answering ---- */
 
 static void put_error(struct buf *response, int code, const char *message) {
@@ -183,6 +196,8 @@ static void reflection_on_message(struct core_rpc_call *call, const uint8_t *dat
     core_rpc_call_fail_code(call, ERR_RPC_MESSAGE_MALFORMED);
     return;
   }
+  if (loop->reflection->files == NULL)
+    BASE_CHECK(index_fill(loop->reflection)); /* it was made with the program */
   struct buf response = {0};
   protobuf_put_bytes(&response, RESPONSE_ORIGINAL, data, length);
   put_answer(loop, &response, &question);
@@ -217,19 +232,11 @@ static void reflection_serve(struct core_rpc_call *call, void *user) {
 
 /* ---- life ---- */
 
-bool core_rpc_reflection_register(struct core_rpc_loop *loop, const uint8_t *descriptor_set, size_t length,
-                                  struct error *err) {
+void core_rpc_reflection_register(struct core_rpc_loop *loop, const uint8_t *descriptor_set, size_t length) {
   loop_check(loop);
   struct reflection_index *index = loop->reflection = BASE_NEW(struct reflection_index);
-  struct protobuf_reader reader = {.data = descriptor_set, .length = length};
-  struct protobuf_field field;
-  bool valid = true;
-  while (valid && protobuf_next(&reader, &field))
-    valid = field.number == SET_FILE && field.is_bytes && file_add(index, &field);
-  if (!valid || reader.malformed) {
-    reflection_free(loop);
-    return error_set(err, ERR_RPC_MESSAGE_MALFORMED, NULL);
-  }
+  index->set = descriptor_set;
+  index->length = length;
   index->methods[0] = (struct core_rpc_method){.path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
                                                .kind = CORE_RPC_BIDI,
                                                .handler = reflection_serve,
@@ -237,7 +244,6 @@ bool core_rpc_reflection_register(struct core_rpc_loop *loop, const uint8_t *des
   index->methods[1] = index->methods[0];
   index->methods[1].path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
   core_rpc_server_register(loop, index->methods, 2);
-  return true;
 }
 
 static void entries_free(struct reflection_entry **table) {

@@ -172,20 +172,33 @@ bool store_events_read(struct store *store, const struct store_event_query *quer
   return store->backend->events(store->self, &bounded, visit, arg, err);
 }
 
-bool store_checkpoint_get(struct store *store, const char *name, uint64_t *seq, struct store_value *value,
-                          struct error *err) {
-  uint64_t seq_bytes;
-  if (!store_get(store, STORE_CHECKPOINT_NAMESPACE, name, value, err))
-    return false;
-  if (value->length < sizeof(seq_bytes)) {
-    store_value_free(value);
-    return error_set(err, ERR_STORE_CORRUPT, NULL);
+struct checkpoint_reading {
+  const char *name;
+  store_checkpoint_visit *visit;
+  void *arg;
+  bool found, whole;
+};
+
+static bool checkpoint_row(void *arg, const struct store_row *row) {
+  struct checkpoint_reading *reading = arg;
+  uint64_t seq;
+  reading->found = str_equal(row->key, reading->name); /* the first with this prefix, or there is none */
+  reading->whole = row->length >= sizeof(seq);
+  if (reading->found && reading->whole) {
+    memcpy(&seq, row->value, sizeof(seq));
+    reading->visit(reading->arg, be64toh(seq), (const char *)row->value + sizeof(seq), row->length - sizeof(seq));
   }
-  memcpy(&seq_bytes, value->data, sizeof(seq_bytes));
-  *seq = be64toh(seq_bytes);
-  value->length -= sizeof(seq_bytes);
-  memmove(value->data, (char *)value->data + sizeof(seq_bytes), value->length + 1);
-  return true;
+  return false;
+}
+
+bool store_checkpoint_read(struct store *store, const char *name, store_checkpoint_visit *visit, void *arg,
+                           struct error *err) {
+  struct checkpoint_reading reading = {.name = name, .visit = visit, .arg = arg};
+  if (!store_scan(store, STORE_CHECKPOINT_NAMESPACE, name, checkpoint_row, &reading, err))
+    return false;
+  if (!reading.found)
+    return error_set(err, ERR_NOT_FOUND, NULL);
+  return reading.whole || error_set(err, ERR_STORE_CORRUPT, NULL);
 }
 
 void store_metrics_get(const struct store *store, struct store_metrics *metrics) {

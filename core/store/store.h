@@ -75,7 +75,7 @@ uint64_t store_schema_version(void);
 void store_close(struct store **store);
 
 /* A second way to read, for one other thread: what was committed and dispatched when it was made (rows: or later). Only
- * store_get, store_scan, store_events_read and store_checkpoint_get work on it. Made on the core thread, which costs
+ * store_get, store_scan, store_events_read and store_checkpoint_read work on it. Made on the core thread, which costs
  * nothing; begun (ERR_STORE_*), read and closed on one other thread, or on the core thread when that one has ended. It
  * ends before the store. */
 struct store *store_reader_create(const struct store *store);
@@ -251,8 +251,11 @@ void store_feed_trim(struct store *store, uint64_t through_revision, store_done 
 
 /* A named blob derived from the log up to and including seq; bounds the replay at start. Part of a batch. */
 void store_checkpoint_put(struct store_batch *batch, const char *name, uint64_t seq, const void *data, size_t length);
-bool store_checkpoint_get(struct store *store, const char *name, uint64_t *seq, struct store_value *value,
-                          struct error *err); /* ERR_NOT_FOUND when there is none */
+/* In place: data is valid during the callback, for a checkpoint is read when nobody has time for copies of it. */
+typedef void store_checkpoint_visit(void *arg, uint64_t seq, const void *data, size_t length);
+/* Errors: ERR_NOT_FOUND when there is none, ERR_STORE_*. */
+bool store_checkpoint_read(struct store *store, const char *name, store_checkpoint_visit *visit, void *arg,
+                           struct error *err);
 
 /* JSON lines (VSL-11): a header, every row (not checkpoints: they are derived), every event; bytes kept exactly. Import
  * goes into an empty store, keeps revisions and seqs, and is stops at the first bad line, naming it:

@@ -388,26 +388,42 @@ START_TEST(a_full_queue_says_so_and_refuses_beyond_its_bound) {
 }
 END_TEST
 
+struct seen_checkpoint {
+  unsigned count;
+  uint64_t seq;
+  char data[8];
+};
+
+static void checkpoint_see(void *arg, uint64_t seq, const void *data, size_t length) {
+  struct seen_checkpoint *seen = arg;
+  ck_assert_uint_lt(length, sizeof(seen->data));
+  seen->count++;
+  seen->seq = seq;
+  memcpy(seen->data, data, length);
+  seen->data[length] = 0;
+}
+
 START_TEST(checkpoints_keep_their_seq) {
   FOR_BACKENDS(backend) {
     struct scratch scratch;
     scratch_open(&scratch);
     struct store_options options = test_options(backend, &scratch);
     struct store *store = test_open(&options);
-    struct store_value value;
+    struct seen_checkpoint seen = {0};
     struct error err;
-    uint64_t seq = 0;
-    ck_assert(!store_checkpoint_get(store, "psg", &seq, &value, &err));
+    ck_assert(!store_checkpoint_read(store, "psg", checkpoint_see, &seen, &err));
     ck_assert_str_eq(err.code, "not_found");
     struct store_batch *batch = store_batch_create();
     store_checkpoint_put(batch, "psg", 41, "graph", 5);
     store_checkpoint_put(batch, "psg", 42, "graphs", 6);
     test_commit(store, batch, NULL);
-    ck_assert(store_checkpoint_get(store, "psg", &seq, &value, NULL));
-    ck_assert_uint_eq(seq, 42);
-    ck_assert_uint_eq(value.length, 6);
-    ck_assert_str_eq(value.data, "graphs");
-    store_value_free(&value);
+    ck_assert(!store_checkpoint_read(store, "ps", checkpoint_see, &seen, &err));
+    ck_assert_str_eq(err.code, "not_found");
+    ck_assert_uint_eq(seen.count, 0);
+    ck_assert(store_checkpoint_read(store, "psg", checkpoint_see, &seen, NULL));
+    ck_assert_uint_eq(seen.count, 1);
+    ck_assert_uint_eq(seen.seq, 42);
+    ck_assert_str_eq(seen.data, "graphs");
     store_close(&store);
     scratch_close(&scratch);
   }

@@ -78,13 +78,15 @@ bool id_uuid_parse(const char *text, size_t length, uint8_t target[static ID_UUI
 }
 
 void id_uuid_format(const uint8_t id[static ID_UUID_RAW_BYTES], char target[static ID_UUID_BYTES]) {
-  for (size_t group = 0; group < sizeof(uuid_groups); group++) {
-    if (group > 0)
-      *target++ = '-';
-    str_hex_encode(target, id, uuid_groups[group]);
-    target += 2 * uuid_groups[group];
-    id += uuid_groups[group];
-  }
+  char digits[2 * ID_UUID_RAW_BYTES + 1];
+  str_hex_encode(digits, id, ID_UUID_RAW_BYTES);
+  memcpy(target, digits, 8); /* each length is known here: a few moves, where a loop would make calls */
+  memcpy(target + 9, digits + 8, 4);
+  memcpy(target + 14, digits + 12, 4);
+  memcpy(target + 19, digits + 16, 4);
+  memcpy(target + 24, digits + 20, 12);
+  target[8] = target[13] = target[18] = target[23] = '-';
+  target[36] = 0;
 }
 
 bool id_is_uuid_v4(const char *text) {

@@ -1,4 +1,5 @@
 /* text_test.c: strings, encodings, times and identifiers. */
+#include <stdio.h>
 #include <string.h>
 
 #include "sdk/base/alloc.h"
@@ -60,6 +61,22 @@ START_TEST(constant_time_equality_is_equality) {
   ck_assert(!str_equal_constant_time("abc", 3, "abd", 3) && !str_equal_constant_time("abc", 3, "ab", 2));
   ck_assert(!str_equal_constant_time("ab", 2, "abc", 3) && !str_equal_constant_time("a", 1, NULL, 0));
   ck_assert(!str_equal_constant_time("", 0, "a", 1));
+}
+END_TEST
+
+START_TEST(hexadecimal_digits_are_lower_case_and_in_order) {
+  uint8_t data[256];
+  char hex[2 * sizeof(data) + 1], wanted[2 * sizeof(data) + 1];
+  for (size_t i = 0; i < sizeof(data); i++) {
+    data[i] = (uint8_t)i;
+    snprintf(wanted + 2 * i, 3, "%02x", (unsigned)i);
+  }
+  for (size_t from = 0; from < 8; from++)
+    for (size_t length = 0; length <= sizeof(data) - from; length++) {
+      str_hex_encode(hex, data + from, length);
+      ck_assert_uint_eq(strlen(hex), 2 * length);
+      ck_assert_mem_eq(hex, wanted + 2 * from, 2 * length);
+    }
 }
 END_TEST
 
@@ -251,7 +268,7 @@ START_TEST(a_pool_hands_every_random_byte_out_once) {
 END_TEST
 
 TEST_MAIN("base.text", numbers_are_read_whole_and_in_range, texts_compare_copy_and_match, globs_match_the_whole_text,
-          constant_time_equality_is_equality, encodings_round_trip_and_are_strict, times_are_written_and_read,
-          broken_times_are_refused, clocks_run_forward, identifiers_have_their_form_and_differ,
-          a_uuid_is_read_strictly_and_written_in_lower_case, a_hexadecimal_digit_has_a_value_and_nothing_else_has,
-          a_pool_hands_every_random_byte_out_once)
+          constant_time_equality_is_equality, hexadecimal_digits_are_lower_case_and_in_order,
+          encodings_round_trip_and_are_strict, times_are_written_and_read, broken_times_are_refused, clocks_run_forward,
+          identifiers_have_their_form_and_differ, a_uuid_is_read_strictly_and_written_in_lower_case,
+          a_hexadecimal_digit_has_a_value_and_nothing_else_has, a_pool_hands_every_random_byte_out_once)

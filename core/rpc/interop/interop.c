@@ -54,8 +54,7 @@ static int serve(const char *path, const char *descriptor_path) {
   core_rpc_health_set(loop, "test.v1.Test", CORE_RPC_HEALTH_NOT_SERVING);
   if (descriptor_path != NULL) {
     descriptors = file_read(descriptor_path);
-    if (!core_rpc_reflection_register(loop, (const uint8_t *)descriptors.data, descriptors.length, &err))
-      return EXIT_FAILURE;
+    core_rpc_reflection_register(loop, (const uint8_t *)descriptors.data, descriptors.length);
   }
   const struct core_rpc_listen_options options = {
       .path = path, .name = "interop", .owner_uid = (uid_t)-1, .owner_gid = (gid_t)-1};
