@@ -124,7 +124,13 @@ const struct ctl_command ctl_commands[] = {
      "What the file, the environment, --set and the defaults together say; YAML, or with --output json JSON.",
      OPTIONS(CONFIG_OPTIONS), ctl_run_config_show},
     {"completion", "SHELL", 1, 1, "print a completion script for bash, zsh or fish",
-     "For instance: source <(gatehouse completion bash)", NULL, ctl_run_completion},
+     "For instance: source <(gatehouse completion bash). What there is, ids and versions among it, is asked of the "
+     "running gateway.",
+     NULL, ctl_run_completion},
+    {"complete", "[WORD...]", 0, ANY, "print what may follow these words; for completion scripts",
+     "The last word is the one that is being typed. Give the words behind --. A line is a word, a tab and what it "
+     "means; \":files\" stands for the names of files. Without a gateway nothing that only it knows is printed.",
+     NULL, ctl_run_complete},
     {"version", "", 0, 0, "show the version", NULL, NULL, ctl_run_version},
     {"help", "[COMMAND]", 0, 2, "show help", NULL, NULL, ctl_run_help},
 };

@@ -104,15 +104,76 @@ START_TEST(help_reference_and_completion_know_every_command_and_option) {
   for (size_t s = 0; s < COUNT(shells); s++) {
     struct buf script = {0};
     ck_assert(ctl_completion_write(shells[s], &script));
-    for (size_t i = 0; i < ctl_command_count; i++)
-      for (const struct ctl_option *option = ctl_commands[i].options; option && option->name; option++)
-        ck_assert_msg(strstr(script.data, option->name), "%s: %s", shells[s], option->name);
+    ck_assert_ptr_nonnull(strstr(script.data, "complete -- "));
     buf_free(&script);
   }
   struct buf nothing = {0};
   ck_assert(!ctl_completion_write("tcsh", &nothing));
   buf_free(&help);
   buf_free(&reference);
+}
+END_TEST
+
+/* What `gatehouse complete -- …` answers, without what words mean. Nothing of it asks a gateway. */
+static char *completed(char **words) {
+  struct ctl ctl = {0};
+  struct buf text = {0}, bare = {0};
+  size_t count = 0;
+  while (words[count])
+    count++;
+  ctl_complete_write(&ctl, words, count, &text);
+  for (const char *line = text.data; line && *line; line += strcspn(line, "\n") + 1)
+    buf_printf(&bare, "%.*s ", (int)strcspn(line, "\t\n"), line);
+  base_free(ctl.run_dir);
+  buf_free(&text);
+  return buf_take(&bare);
+}
+
+START_TEST(words_are_completed_from_the_table) {
+  static const struct {
+    char *words[6];
+    const char *wanted;
+  } cases[] = {{{"sta", NULL}, "status "},
+               {{"mod", NULL}, "module "},
+               {{"module", "re", NULL}, "restart release "},
+               {{"module", "upgrade", "mcp", "--p", NULL}, "--path --probation "},
+               {{"module", "upgrade", "mcp", "--path", "/o", NULL}, ":files "},
+               {{"module", "upgrade", "mcp", "--to", "/o", NULL}, ":files "},
+               {{"apply", "-f", "", NULL}, ":files "},
+               {{"-o", "", NULL}, "table json yaml "},
+               {{"status", "--output", "y", NULL}, "yaml "},
+               {{"status", "--output=j", NULL}, "--output=json "},
+               {{"status", "--output", "=", NULL}, "table json yaml "},
+               {{"status", "--output", "=", "j", NULL}, "json "},
+               {{"--output", "json", "delete", "Te", NULL}, "Team "},
+               {{"export", "Tool", "Te", NULL}, "Team "},
+               {{"completion", "", NULL}, "bash zsh fish "},
+               {{"completion", "bash", "", NULL}, ""},
+               {{"help", "token", "r", NULL}, "revoke "},
+               {{"status", "", NULL}, ""},
+               {{"nonsense", "", NULL}, ""}};
+  for (size_t i = 0; i < COUNT(cases); i++) {
+    char *found = completed((char **)(uintptr_t)cases[i].words);
+    ck_assert_msg(str_equal(found, cases[i].wanted), "case %zu: \"%s\", not \"%s\"", i, found, cases[i].wanted);
+    base_free(found);
+  }
+}
+END_TEST
+
+START_TEST(every_command_and_option_is_completed) {
+  char *first = completed((char *[]){"", NULL});
+  for (size_t i = 0; i < ctl_command_count; i++) {
+    char *name = base_strdup(ctl_commands[i].name), *second = strchr(name, ' ');
+    if (second)
+      *second++ = '\0';
+    ck_assert_ptr_nonnull(strstr(first, name));
+    char *options = completed(second ? (char *[]){name, second, "--", NULL} : (char *[]){name, "--", NULL});
+    for (const struct ctl_option *option = ctl_commands[i].options; option && option->name; option++)
+      ck_assert_msg(strstr(options, option->name), "%s: %s", name, option->name);
+    base_free(options);
+    base_free(name);
+  }
+  base_free(first);
 }
 END_TEST
 
@@ -171,5 +232,6 @@ START_TEST(wrong_arguments_are_usage_errors) {
 END_TEST
 
 TEST_MAIN("ctl.commands", every_row_is_sound, commands_of_a_group_stand_together_and_a_group_is_no_command,
-          commands_are_found_by_their_words, help_reference_and_completion_know_every_command_and_option,
-          options_stand_anywhere, wrong_arguments_are_usage_errors)
+          commands_are_found_by_their_words, words_are_completed_from_the_table, every_command_and_option_is_completed,
+          help_reference_and_completion_know_every_command_and_option, options_stand_anywhere,
+          wrong_arguments_are_usage_errors)

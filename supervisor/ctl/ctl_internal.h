@@ -51,8 +51,8 @@ ctl_run ctl_run_up, ctl_run_status, ctl_run_apply, ctl_run_export, ctl_run_delet
     ctl_run_token_create, ctl_run_token_list, ctl_run_token_revoke, ctl_run_events, ctl_run_module_list,
     ctl_run_module_describe, ctl_run_module_restart, ctl_run_module_drain, ctl_run_module_stop, ctl_run_module_start,
     ctl_run_module_release, ctl_run_module_upgrade, ctl_run_module_configure, ctl_run_module_rollback, ctl_run_metrics,
-    ctl_run_psg_query, ctl_run_psg_hash, ctl_run_config_check, ctl_run_config_show, ctl_run_completion, ctl_run_version,
-    ctl_run_help;
+    ctl_run_psg_query, ctl_run_psg_hash, ctl_run_config_check, ctl_run_config_show, ctl_run_completion,
+    ctl_run_complete, ctl_run_version, ctl_run_help;
 
 /* ---- one run ---- */
 
@@ -209,6 +209,10 @@ bool ctl_yaml_scalar_resolve(const char *text, size_t length, struct buf *target
 
 void ctl_help_write(struct buf *target);
 void ctl_help_command_write(const struct ctl_command *command, struct buf *target);
+/* The kinds of documents (core/catalog/kinds.def), space-separated. */
+#define CTL_DOCUMENT_KINDS "Team Role User Gateway Tool Resource Prompt Server Plugin"
+/* What may follow the words, the last of which is being typed: see complete.c. Asks the gateway where it must. */
+void ctl_complete_write(struct ctl *ctl, char *const *words, size_t count, struct buf *target);
 /* False: no such shell. */
 bool ctl_completion_write(const char *shell, struct buf *target);
 

@@ -399,3 +399,16 @@ def test_a_crash_leaves_its_stack_for_the_operator(own_gateway):
     assert re.search(r"incident +signal", shown) and "last words of generation" in shown and "gatehouse-mcp+0x" in shown
     own_gateway.wait_restarted(own_gateway.kill("core", signal.SIGSEGV))
     assert re.search(r'"process":"core","room":"crash","stack":"[^"]*gatehouse-core\+0x', own_gateway.log())
+
+
+def test_the_status_waits_for_no_module_that_is_stopped(own_gateway):
+    """Not for its probe's answer (1.5 s), nor for its numbers (2 s): it says what is known."""
+    before = own_gateway.processes()
+    os.kill(before["rest"]["pid"], signal.SIGSTOP)
+    slowest, asked = 0, 0
+    while own_gateway.processes()["rest"]["generation"] == before["rest"]["generation"]:  # until it is given up
+        for words in (["status"], ["module", "list"], ["module", "describe", "rest"], ["metrics"]):
+            began = time.monotonic()
+            own_gateway.ctl(*words, check=False)
+            slowest, asked = max(slowest, time.monotonic() - began), asked + 1
+    assert asked > 20 and slowest < 1, (asked, slowest)
