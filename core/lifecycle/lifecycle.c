@@ -516,6 +516,8 @@ static bool module_returns(const struct lifecycle_module *module, uint32_t withi
   case LIFECYCLE_STOPPING: /* to be restarted: it would be held, or stay down */
   case LIFECYCLE_STOPPED:
     return module->supervised; /* else nobody can tell */
+  case LIFECYCLE_BACKOFF:
+    return module->pid > 0; /* that is over: its next process runs, and its socket is not there yet */
   case LIFECYCLE_DRAINING:
     return module->plan == LIFECYCLE_PLAN_RESTART;
   default:

@@ -285,7 +285,8 @@ static void wait_timer_set(struct mcp *mcp) {
 bool mcp_exchange_await_core(struct mcp_exchange *exchange) {
   struct mcp *mcp = exchange->mcp;
   if (module_is_attached(mcp->module) || exchange->waited || mcp->config.core_wait_ms == 0 ||
-      mcp->waiting_count >= MCP_CORE_WAITS_MAX || module_is_draining(mcp->module))
+      mcp->waiting_count >= MCP_CORE_WAITS_MAX ||
+      (module_is_draining(mcp->module) && !module_is_handing_over(mcp->module)))
     return false;
   exchange->waited = exchange->awaits_core = true;
   exchange->wait_until_ms = clock_monotonic_ms() + mcp->config.core_wait_ms;

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 
+import faults_core_upgrade
 import faults_corrupt
 import faults_kill
 import faults_partition
@@ -29,7 +30,7 @@ from harness import gateway as gateways
 from trial import Trial
 from world import World
 
-TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, faults_upgrade, faults_reload, states_odd, quarantine)
+TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, faults_upgrade, faults_core_upgrade, faults_reload, states_odd, quarantine)
 SCENARIOS = [scenario for table in TABLES for scenario in table.SCENARIOS]
 STACKS = {"gate": 2, "odd": 1, "quarantine": 1, "upgrade": 2}  # gateways that run side by side
 AUDIT_EVERY = 25  # trials, between two audits of one gateway
@@ -47,7 +48,8 @@ def arguments():
     parser.add_argument("--verbose", action="store_true", help="a line for each scenario")
     options = parser.parse_args()
     options.seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
-    options.scenarios = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    every = options.minutes or options.only or options.list
+    options.scenarios = [scenario for scenario in SCENARIOS if options.only in scenario.name and (every or not scenario.long)]
     if not options.scenarios:
         parser.error(f"no scenario's name contains {options.only!r}")
     return options
@@ -164,7 +166,8 @@ def show(result, verbose):
 def main():
     options = arguments()
     if options.list:
-        print("\n".join(f"{scenario.name}{'  (known to fail: ' + scenario.known + ')' if scenario.known else ''}" for scenario in options.scenarios))
+        print("\n".join(scenario.name + (f"  (known to fail: {scenario.known})" if scenario.known else "")
+                        + ("  (only with --minutes or --only)" if scenario.long else "") for scenario in options.scenarios))
         return 0
     absent = gateways.missing()
     if absent:

@@ -24,7 +24,10 @@ ANSWER_TIMEOUT_S = 15
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One request: how it ended, with which code, by which port of ours and which number others know it, and how the answer began."""
+    """One request: when it began and ended (by the wall's clock), how, with which code, by which port of ours and which number others know it,
+    and how the answer began."""
+    began: float
+    ended: float
     outcome: str
     code: str
     port: int
@@ -38,13 +41,14 @@ class Seen:
     def __init__(self):
         self.counts, self.codes, self.examples, self.slowest_ms, self.asked = collections.Counter(), collections.Counter(), {}, 0.0, []
 
-    def add(self, caller, outcome, code, detail, took_ms):
-        self.asked.append(Asked(outcome, code, caller.port, caller.number, "" if outcome == RIGHT else detail))
+    def add(self, caller, outcome, code, detail, began):
+        ended = time.time()
+        self.asked.append(Asked(began, ended, outcome, code, caller.port, caller.number, "" if outcome == RIGHT else detail))
         self.counts[outcome] += 1
         if code:
             self.codes[code] += 1
         self.examples.setdefault(outcome, detail)
-        self.slowest_ms = max(self.slowest_ms, took_ms)
+        self.slowest_ms = max(self.slowest_ms, (ended - began) * 1000)
 
 
 def kind_of(error):
@@ -155,8 +159,8 @@ class Client(threading.Thread):
                 self.idle.set()
                 self.open_.wait(0.2)
                 continue
-            start = time.monotonic()
-            self.add(caller, *caller.ask(), (time.monotonic() - start) * 1000)
+            began = time.time()
+            self.add(caller, *caller.ask(), began)
             if not self.keeps:
                 caller.close()
             self.ending.wait(self.pace_s)

@@ -36,8 +36,7 @@ def dies_while_stopped(stopped, victim):
         trial.hits |= {victim}
         generation = int(world.processes()[victim]["generation"])
         with procs.stopped(world.pid(stopped)):
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda: procs.state(pid) in (None, "Z"), "the end", 5)
+            procs.kill_and_wait(pid)
             time.sleep(0.2)
         world.note_death(victim, generation)
         trial.back(time.monotonic(), victim)

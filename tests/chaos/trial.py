@@ -3,11 +3,13 @@ import dataclasses
 import time
 import typing
 
+import procs
 from admin import Refused
 from common import Broken
-from doors import WRONG, serves_again_ms
+from doors import REFUSED, WRONG, serves_again_ms
 from harness.processes import wait_until
-from world import DOOR_OF, permitted
+from timeline import Timeline
+from world import DOOR_OF, excused, permitted
 
 BOUND_S = 2.0
 CALM_RIGHT = 3  # right answers at every door after the dust has settled
@@ -25,6 +27,7 @@ class Scenario:
     bound_s: float = BOUND_S
     again: bool = False  # it dies so often that its next restart would wait: the pauses are forgotten afterwards
     needs: typing.Callable = lambda: None  # why it cannot be done here, or None
+    long: bool = False  # only in the runs that last (--minutes), or when it is named (--only)
     known: str = ""  # a fault of the product that is known: why this fails today
 
     @property
@@ -37,7 +40,7 @@ class Trial:
         self.world, self.scenario, self.rng = world, scenario, rng
         self.hits = set(scenario.hits if scenario.hits is not None else {scenario.victim})
         self.state, self.back_ms, self.problems = scenario.state, None, []
-        self.counts, self.codes, self.slowest_ms = {}, {}, 0.0
+        self.counts, self.codes, self.slowest_ms, self.before = {}, {}, 0.0, {}
         self.seconds = 0.0
 
     # ---- for the scenarios ----
@@ -71,6 +74,8 @@ class Trial:
             for door in self.world.doors.values():
                 door.take()
             self.world.ledger.take()
+            self.world.log.new()
+            self.before = self.world.processes()
             self.scenario.act(self)
             self.calm()
         except (Broken, AssertionError, Refused, ConnectionError, OSError, KeyError) as broken:
@@ -89,7 +94,7 @@ class Trial:
             self.problems.append(f"afterwards: {type(broken).__name__}: {broken}"[:1500])
 
     def judge(self):
-        allowed = permitted(self.hits)
+        allowed, timeline = permitted(self.hits), Timeline(self.world.log.new(), self.before, procs.KILLED)
         for name, door in self.world.doors.items():
             seen = door.take()
             self.counts[name] = dict(seen.counts)
@@ -97,6 +102,11 @@ class Trial:
                 self.codes[code] = self.codes.get(code, 0) + count
             for outcome in seen.counts.keys() - allowed[name]:
                 self.problems.append(f"{seen.counts[outcome]} requests at door {name} were {outcome}: {seen.examples[outcome]}")
+            hasty = [asked for asked in seen.asked if asked.outcome == REFUSED and REFUSED in allowed[name]
+                     and not excused(timeline, name, asked, self.hits, self.world.modules)]
+            if hasty:
+                self.problems.append(f"{len(hasty)} requests at door {name} were refused and could have been served, the first at "
+                                     f"{hasty[0].began:.3f} after {(hasty[0].ended - hasty[0].began) * 1000:.0f} ms: {hasty[0].detail}; {timeline}")
             if allowed[name] == {"right"}:
                 self.slowest_ms = max(self.slowest_ms, seen.slowest_ms)
         failures = self.world.ledger.take()

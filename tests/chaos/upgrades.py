@@ -16,6 +16,7 @@ from common import Broken, say
 from doors import RIGHT
 from harness.results import machine, measured, percentile, rewrite
 from report import columns
+from timeline import Log
 from versions import PROMOTED, ROLLED_BACK
 from world import World
 
@@ -55,23 +56,6 @@ class Turn:
     failures: list        # on good paths: outcome and answer
     bad: collections.Counter  # answers of the bad version, by outcome
     door: int             # requests at the door of that module
-
-
-class Log:
-    """The gateway's log, read on from where it was read to."""
-
-    def __init__(self, world):
-        self.path, self.position = world.gateway.process.stderr, 0
-        self.new()
-
-    def new(self):
-        """The whole lines since the last time."""
-        with open(self.path, "rb") as file:
-            file.seek(self.position)
-            data = file.read()
-        data = data[:data.rfind(b"\n") + 1]
-        self.position += len(data)
-        return data.decode(errors="replace").splitlines()
 
 
 def taken(lines):
