@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import gateway as gateways
+from harness import BIN, gateway as gateways
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
@@ -208,7 +208,7 @@ def test_a_call_waits_no_longer_than_it_may(worldclock, notes, upstream, hold_ms
 
 
 def test_no_call_is_refused_while_rest_is_killed_again_and_again(worldclock, notes, upstream):
-    """With the default: what was in flight may fail, since it may have been carried out; nothing else does."""
+    """With the default. Also what was in flight does not fail, since its tool is declared to be read-only."""
     with gateway_of(worldclock, notes, upstream, {}) as started, contextlib.ExitStack() as stack:
         loads = [stack.enter_context(Load(started.mcp_url, started.token(gateways.GUEST, "--team", "explorers"))) for _ in range(3)]
         for _ in range(3):  # so many restarts follow without a pause
@@ -217,6 +217,26 @@ def test_no_call_is_refused_while_rest_is_killed_again_and_again(worldclock, not
             wait_until(lambda: all(load.good >= before + 5 for load, before in zip(loads, good)), "calls to go on", 20)
         stack.close()
         bad = [text for load in loads for text in load.bad]
-        assert not [text for text in bad if "invoke.module.unavailable" in text], bad[:5]
-        assert len(bad) <= 3 * len(loads)
+        assert not bad, bad[:5]
         assert holds(started, "served") >= 1
+
+
+def test_a_call_waits_also_for_a_module_that_starts_after_a_pause(worldclock, notes, upstream, tmp_path):
+    """Its process runs and its socket is not there yet: it died once before it was ready, which may be chance."""
+    slow = tmp_path / "slow-rest"
+    slow.write_text(f"#!/bin/sh\nsleep 0.7\nexec {BIN}/gatehouse-rest\n")
+    slow.chmod(0o755)
+    tmp_path.chmod(0o755)
+    open_ = {"landlock": False, "mount_view": False, "seccomp": False}  # what the script executes is in no profile
+    with gateway_of(worldclock, notes, upstream, {"hold_ms": HOLD_MS}, binary=str(slow), sandbox=open_) as gateway, client(gateway) as mcp:
+        assert not mcp.call("fast").result.get("isError")
+
+        def process(before):
+            now = gateway.processes()["rest"]
+            return now.get("pid") not in (None, 0, before["pid"]) and now
+        first = gateway.kill("rest")
+        second = wait_until(lambda: process(first), "the next process", 10, pause_s=0.01)
+        os.kill(second["pid"], signal.SIGKILL)
+        third = wait_until(lambda: process(second), "the one after the pause", 10, pause_s=0.01)
+        assert third["pid"] != first["pid"] and gateway.processes()["rest"]["state"] != "ready"
+        assert not mcp.call("fast").result.get("isError")
