@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from harness import gateway as gateways
+from harness.load import Load
 from harness.processes import wait_until
-from test_upgrade import Load, config_with, echo_config, program, settled, versions
+from test_upgrade import config_with, echo_config, program, settled, versions
 
 SECRET = "hunter2-is-no-password"
 
@@ -260,8 +261,8 @@ def test_lif_9_clients_notice_nothing_of_a_change_and_the_schema_is_asked_first(
         with Load(gateway) as load:
             gateway.ctl("module", "configure", "mcp", "--file", "-", stdin="pageSize: 7\ninstructions: Ask the clock.\n")
             now, change = settled(gateway)
-            served = load.done
-            wait_until(lambda: load.done > served + 50, "the new one to serve")
+            served = load.right
+            wait_until(lambda: load.right > served + 50, "the new one to serve")
             for bad, why in (("pageSize: many", "/pageSize: wrong type"), ("nosuch: 1", "nosuch")):
                 refused = gateway.ctl("module", "configure", "mcp", "--file", "-", check=False, stdin=bad)
                 assert refused.returncode == 1 and "module.config.invalid" in refused.stderr and why in refused.stderr, refused.stderr

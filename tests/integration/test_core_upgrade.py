@@ -1,17 +1,16 @@
 """The core itself is upgraded in place, on the real stack under load (LIF-9, LIF-10, LIF-12): a good program is kept, a bad one is taken
 back by itself, modules keep their clients, and what was acknowledged is there afterwards."""
 import copy
-import http.client
 import json
 import os
 import pathlib
 import signal
 import threading
-import time
 
 import pytest
 
 from harness import BIN, gateway as gateways
+from harness.load import Load
 from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
 
@@ -82,62 +81,6 @@ def running(gateway):
     return os.readlink(f"/proc/{gateway.processes()['core']['pid']}/exe")
 
 
-class Load:
-    """Clients that ask without a pause: each answer is right, or a refusal in MCP's form that may be repeated; anything else is a
-    failure. Keeps when the refusals were."""
-
-    def __init__(self, gateway, clients=3):
-        self.address, self.token = gateway.listener("mcp"), gateway.token(gateways.GUEST, "--team", "explorers")
-        self.failures, self.refused, self.right, self.stop = [], [], 0, threading.Event()
-        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(clients)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        wait_until(lambda: self.right > 20 or self.failures, "load")
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(30)
-
-    def judge(self, reply, text):
-        if reply.status == 200 and '"result":5000' in text.replace(" ", ""):
-            self.right += 1
-        elif reply.status in (200, 503) and json.loads(text)["error"]["data"]["retryable"] is True:
-            self.refused.append(time.monotonic())
-        else:
-            self.failures.append((reply.status, text[:300]))
-
-    def run(self):
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-            "name": "convert_units", "arguments": UNITS, "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "1"}}}})
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json",
-                   "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
-                   "Mcp-Method": "tools/call", "Mcp-Name": "convert_units"}
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
-        while not self.stop.is_set():
-            try:
-                connection.request("POST", "/mcp", body, headers)
-                reply = connection.getresponse()
-                self.judge(reply, reply.read().decode())
-            except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            time.sleep(0.002)
-
-    def again(self):
-        before = self.right
-        wait_until(lambda: self.right > before + 50, "calls to be answered again", 20)
-
-    def told(self):
-        gap_ms = (self.refused[-1] - self.refused[0]) * 1000 if self.refused else 0
-        return f"{self.right} right, {len(self.refused)} refused within {gap_ms:.0f} ms, {len(self.failures)} failed"
-
-
 class Writer(threading.Thread):
     """Makes tokens, one after the other; keeps the ids of those that were acknowledged."""
 
@@ -170,7 +113,7 @@ def test_lif_9_lif_12_a_good_program_takes_the_cores_place_under_load(worldclock
     with start(worldclock, notes, config_with()) as gateway:  # confined as ever
         before, path = gateway.processes(), program(gateway, "gatehouse-core-next", version="0.1.9")
         token = gateway.token(gateways.GUEST, "--team", "explorers")
-        with LegacyMcp(gateway.mcp_url, token) as session, Load(gateway) as load, Writer(gateway) as writer:
+        with LegacyMcp(gateway.mcp_url, token) as session, Load(gateway, refusals=True) as load, Writer(gateway) as writer:
             identifier = session.session_id
             assert session.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
             assert "upgrading core" in gateway.ctl("module", "upgrade", "core", "--to", path).stdout
@@ -246,7 +189,7 @@ def test_lif_9_a_core_that_cannot_be_one_is_refused_before_anything_happens(worl
         plain = gateway.directory / "plain.txt"
         plain.write_text("no program")
         schema = json.loads(os.popen(f"{CORE} --describe").read())["storeSchema"]
-        with Load(gateway) as load:
+        with Load(gateway, refusals=True) as load:
             for path, why in [("/nonexistent/program", "no program"), (plain, "no program"), (BIN / "gatehouse-mcp", "does not describe itself"),
                               (program(gateway, "exits", "echo broken >&2; exit 3"), "left with status 3: broken"),
                               (program(gateway, "older", CHANGED_SCHEMA % (schema - 1)), "cannot open this store"),
@@ -282,7 +225,7 @@ def test_lif_9_lif_10_every_bad_program_is_taken_back_by_itself(worldclock, note
     config["core"]["upgrade"]["probation_ms"] = 30000
     with start(worldclock, notes, config) as gateway:
         before = gateway.processes()
-        with Load(gateway) as load, Writer(gateway) as writer:
+        with Load(gateway, refusals=True) as load, Writer(gateway) as writer:
             for count, (name, (script, why)) in enumerate(BAD.items(), 1):
                 path = program(gateway, name.replace(" ", "-"), f"{DESCRIBES}\n{script}")
                 gateway.ctl("module", "upgrade", "core", "--to", path)
@@ -324,7 +267,7 @@ def test_lif_9_a_core_to_which_the_modules_do_not_come_back_is_taken_back(worldc
 def test_lif_10_rollback_ends_a_probation_and_goes_back_after_one(worldclock, notes):
     with start(worldclock, notes, config_with()) as gateway:
         path = program(gateway, "gatehouse-core-next", version="0.1.9")
-        with Load(gateway) as load:
+        with Load(gateway, refusals=True) as load:
             gateway.ctl("module", "upgrade", "core", "--to", path, "--probation", "60s")
             assert on_probation(gateway)["reason"] == "a new program, on probation"
             assert "under way" in gateway.ctl("module", "upgrade", "core", "--to", path, check=False).stderr

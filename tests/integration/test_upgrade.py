@@ -1,18 +1,16 @@
 """New versions of a module beside the old one, on the real stack under load (LIF-9, LIF-10): the good one takes over, every bad one
 goes by itself, and no client notices either. The same a thousand times over, with every kind of bad version: ./dev chaos --upgrades 1000."""
-import http.client
 import json
 import os
 import pathlib
 import shutil
 import signal
-import threading
-import time
 
 import pytest
 
 from harness import BIN, gateway as gateways
 from harness.http1 import Connection
+from harness.load import Load
 from harness.mcp import LegacyMcp, ModernMcp
 from harness.processes import wait_until
 
@@ -58,48 +56,6 @@ def running(gateway, module="mcp"):
     return os.readlink(f"/proc/{gateway.processes()[module]['pid']}/exe")
 
 
-class Load:
-    """Clients that ask without a pause and repeat nothing: each answer that is not right is a failure."""
-
-    def __init__(self, gateway, clients=3):
-        self.address, self.token = gateway.listener("mcp"), gateway.token(gateways.GUEST, "--team", "explorers")
-        self.failures, self.done, self.stop = [], 0, threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(keep,), daemon=True) for keep in [True, False] + [True] * (clients - 2)]
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        wait_until(lambda: self.done > 20 or self.failures, "load")
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(30)
-
-    def run(self, keep):
-        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-            "name": "convert_units", "arguments": UNITS, "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": {"name": "load", "version": "1"}}}})
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json",
-                   "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2026-07-28",
-                   "Mcp-Method": "tools/call", "Mcp-Name": "convert_units", **({} if keep else {"Connection": "close"})}
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
-        while not self.stop.is_set():
-            try:
-                connection.request("POST", "/mcp", body, headers)
-                reply = connection.getresponse()
-                text = reply.read().decode()
-                if reply.status != 200 or '"result":5000' not in text.replace(" ", ""):
-                    self.failures.append((reply.status, text[:300]))
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            self.done += 1
-            time.sleep(0.002)
-
-
 def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(start_quickstart):
     with start_quickstart(config=config_with()) as gateway:
         before, path = gateway.processes(), program(gateway, "gatehouse-mcp-new")
@@ -112,8 +68,8 @@ def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(start_q
             assert again.returncode == 1 and "an upgrade is under way" in again.stderr
             assert "an upgrade is under way" in gateway.ctl("module", "restart", "mcp", check=False).stderr
             now, change = settled(gateway)
-            served = load.done
-            wait_until(lambda: load.done > served + 50, "the new one to serve")
+            served = load.right
+            wait_until(lambda: load.right > served + 50, "the new one to serve")
         assert load.failures == []
         assert (change["verdict"], change["to"], change["who"]) == ("promoted", str(path), "an operator")
         assert now["program"] == str(path) and now["hasPrevious"] and not now.get("previous")
@@ -391,7 +347,7 @@ def test_lif_9_good_and_bad_versions_in_turn_under_load(start_quickstart):
                 assert (change["verdict"], change["to"]) == (expected[-1], str(path)), change
                 assert not load.failures, load.failures[:3]
         assert load.failures == []
-        print(f"{ROUNDS} upgrades, {load.done} requests, {len(load.failures)} failed")
+        print(f"{ROUNDS} upgrades, {load.right} requests, {len(load.failures)} failed")
 
 
 def test_lif_8_a_module_that_cannot_hold_goes_to_its_fallback(start_quickstart):
