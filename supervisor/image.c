@@ -327,6 +327,7 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   add_common(supervisor, child, image, &count);
   add(image, &count, base_asprintf("GATEHOUSE_MODULE_ID=%s", child->module_id));
   add(image, &count, base_asprintf("GATEHOUSE_HANG_MS=%u", (unsigned)module->hang_ms));
+  add(image, &count, base_asprintf("GATEHOUSE_STOP_GRACE_MS=%u", (unsigned)module->stop_grace_ms));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_SOCKET=%s/core/spi/%s.sock", config->run_dir, module->id));
   add(image, &count, base_asprintf("GATEHOUSE_RUNTIME_SOCKET=%s", child->runtime_socket));
   add(image, &count, base_asprintf("GATEHOUSE_SPI_BACKOFF_MIN_MS=%lld", (long long)config->spi_backoff_min_ms));

@@ -164,8 +164,14 @@ static bool sent_again(struct dispatch_invocation *invocation, const struct core
 /* What the call came to that brought no result. When the module did not keep to the protocol it says so of it. */
 static struct error failure_of(const struct dispatch_invocation *invocation, const struct core_rpc_result *result) {
   struct error err = result->err;
-  if (!invocation->broken && result->grpc_status != 0)
+  /* By the core's own limit: it is no fault of the caller's. A module that refuses what it was sent says so itself. */
+  bool too_large = error_is(&err, ERR_RPC_MESSAGE_TOO_LARGE) && err.origin != ERROR_ORIGIN_MODULE;
+  if (too_large)
+    error_set(&err, ERR_INVOKE_RESULT_TOO_LARGE, NULL);
+  if (!invocation->broken && result->grpc_status != 0) {
+    err.origin = too_large ? ERROR_ORIGIN_MODULE : err.origin;
     return err;
+  }
   error_set(&err, invocation->broken ? ERR_MODULE_ANSWER : ERR_INVOKE_NO_RESULT, NULL);
   err.origin = ERROR_ORIGIN_MODULE;
   return err;

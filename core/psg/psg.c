@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include "sdk/base/crash.h"
 #include "sdk/base/log.h"
 
 #define FLUSH_DEFAULT_MS 5
@@ -35,14 +36,13 @@ static void *loader_main(void *arg) {
 }
 
 static bool loader_start(struct psg *psg, struct error *err) {
-  sigset_t all, before; /* signals belong to the core thread */
+  sigset_t before; /* signals belong to the core thread */
   clock_gettime(CLOCK_MONOTONIC, &psg->load.wait_until);
   psg->load.wait_until.tv_nsec += PSG_LOAD_WAIT_MS * 1000000L;
   psg->load.wait_until.tv_sec += psg->load.wait_until.tv_nsec / 1000000000L;
   psg->load.wait_until.tv_nsec %= 1000000000L;
   psg->load.reader = store_reader_create(psg->options.store);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  crash_signals_block_others(&before);
   psg->load.running = pthread_create(&psg->load.thread, NULL, loader_main, psg) == 0;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (psg->load.running)

@@ -114,7 +114,8 @@ struct core_rpc_listen_options {
  * ERR_RPC_LISTEN_FAILED. */
 struct core_rpc_listener *core_rpc_listen(struct core_rpc_loop *loop, const struct core_rpc_listen_options *options,
                                           struct error *err);
-/* Gives the socket file to another user and group; its mode stays. ERR_RPC_LISTEN_FAILED: only root can. */
+/* Gives the socket file to another user and group; its mode stays. ERR_RPC_LISTEN_FAILED: only root can, which is for
+ * the caller to say. */
 bool core_rpc_listener_owner_set(struct core_rpc_listener *listener, uid_t uid, gid_t gid, struct error *err);
 /* Changes the mode of the socket file. ERR_RPC_LISTEN_FAILED. */
 bool core_rpc_listener_mode_set(struct core_rpc_listener *listener, mode_t mode, struct error *err);

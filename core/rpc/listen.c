@@ -225,12 +225,14 @@ struct core_rpc_listener *listener_open(struct core_rpc_loop *loop, const struct
 
 bool core_rpc_listener_owner_set(struct core_rpc_listener *listener, uid_t uid, gid_t gid, struct error *err) {
   BASE_CHECK_MAGIC(listener, LISTENER_MAGIC);
-  return lchown(listener->path, uid, gid) == 0 || listen_failed(err, listener->path, "owner");
+  return lchown(listener->path, uid, gid) == 0 ||
+         error_set(err, ERR_RPC_LISTEN_FAILED, "a socket cannot be given away: %s", strerrordesc_np(errno));
 }
 
 bool core_rpc_listener_mode_set(struct core_rpc_listener *listener, mode_t mode, struct error *err) {
   BASE_CHECK_MAGIC(listener, LISTENER_MAGIC);
-  return chmod(listener->path, mode) == 0 || listen_failed(err, listener->path, "mode");
+  return chmod(listener->path, mode) == 0 ||
+         error_set(err, ERR_RPC_LISTEN_FAILED, "the mode of a socket cannot be changed: %s", strerrordesc_np(errno));
 }
 
 /* ---- closing ---- */

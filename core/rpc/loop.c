@@ -18,6 +18,7 @@
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/log.h"
 #include "sdk/base/watchdog.h"
 
@@ -245,9 +246,8 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
   options_fill(&loop->options);
   descriptor_limit_raise();
   peer_numbers_prepare();
-  sigset_t all, before; /* the threads made here inherit a full mask: signals go to the process's own (T14) */
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  sigset_t before; /* the threads made here inherit the mask: signals go to the process's own (T14) */
+  crash_signals_block_others(&before);
   gpr_set_log_function(grpc_on_log);
   abseil_tune();
   grpc_init();

@@ -13,6 +13,7 @@
 #include "sdk/base/alloc.h"
 #include "sdk/base/check.h"
 #include "sdk/base/clock.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/log.h"
 #include "sdk/base/str.h"
 
@@ -258,9 +259,8 @@ void store_handover_destroy(struct store *store) {
 
 bool store_writer_start(struct store *store, struct error *err) {
   store->stopping = false;
-  sigset_t all, before; /* signals belong to the core thread */
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  sigset_t before; /* signals belong to the core thread */
+  crash_signals_block_others(&before);
   int failed = pthread_create(&store->writer, NULL, writer_main, store);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (failed)

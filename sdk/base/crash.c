@@ -171,9 +171,18 @@ void crash_report(const char *reason, const void *context) {
     stack_write(context);
 }
 
+static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS};
+
+void crash_signals_block_others(sigset_t *before) {
+  sigset_t others;
+  sigfillset(&others);
+  for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+    sigdelset(&others, numbers[i]);
+  pthread_sigmask(SIG_SETMASK, &others, before);
+}
+
 void crash_handler_install(const char *process) {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  static const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGSYS};
   static char memory[STACK_BYTES];
   const stack_t stack = {.ss_sp = memory, .ss_size = sizeof(memory)};
   struct sigaction action = {.sa_sigaction = on_crash, .sa_flags = (int)(SA_SIGINFO | SA_ONSTACK | SA_RESETHAND)};

@@ -11,9 +11,15 @@
 #ifndef GATEHOUSE_BASE_CRASH_H
 #define GATEHOUSE_BASE_CRASH_H
 
+#include <signal.h>
+
 /* For the rest of the process. process: as in the logs; its text must stay. Built with a sanitizer this does nothing:
  * its runtime has a report of its own. */
 void crash_handler_install(const char *process);
+
+/* Blocks every signal but those of crashes in this thread, and in those that it makes from then on; *before: for
+ * pthread_sigmask(SIG_SETMASK). A thread that blocks the signal of its own crash dies without last words. */
+void crash_signals_block_others(sigset_t *before);
 
 /* The same report for a process that ends itself. reason: for the message, put there as it is. context: the third
  * argument of the signal handler that calls this, whose place the stack begins at; NULL: no stack. Also under a

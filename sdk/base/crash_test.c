@@ -1,6 +1,7 @@
 /* crash_test.c: children that crash in known ways; what they leave on stderr, and that they die of the same. */
 #include "sdk/base/crash.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,20 @@ static void send_itself(void) {
   kill(getpid(), SIGABRT);
 }
 
+static void *crash_in_thread(void *argument) {
+  (void)argument;
+  read_null();
+  return NULL;
+}
+
+static void thread_without_signals(void) {
+  sigset_t before;
+  pthread_t thread;
+  crash_signals_block_others(&before);
+  if (pthread_create(&thread, NULL, crash_in_thread, NULL) == 0)
+    pthread_join(thread, NULL);
+}
+
 static const struct {
   const char *name;
   void (*crash)(void);
@@ -48,6 +63,7 @@ static const struct {
   const char *message;
   unsigned frames_min;
 } crashes[] = {
+    {"a thread that leaves signals to others", thread_without_signals, SIGSEGV, "signal 11 (SEGV), near null", 2},
     {"null", read_null, SIGSEGV, "signal 11 (SEGV), near null", 3},
     {"abort", abort, SIGABRT, "signal 6 (ABRT), sent", 3},
     {"a stack that is used up", overflow, SIGSEGV, "signal 11 (SEGV)", 20},

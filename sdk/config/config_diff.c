@@ -12,11 +12,13 @@ static bool list_equal(const struct config_list *a, const struct config_list *b)
   return equal;
 }
 
+/* Keys are unique, and their order means nothing. */
 static bool map_equal(const struct config_map *a, const struct config_map *b) {
-  bool equal = a->count == b->count;
-  for (size_t i = 0; equal && i < a->count; i++)
-    equal = str_equal(a->items[i].key, b->items[i].key) && str_equal(a->items[i].value, b->items[i].value);
-  return equal;
+  size_t same = 0;
+  for (size_t i = 0; i < a->count; i++)
+    for (size_t j = 0; j < b->count; j++)
+      same += str_equal(a->items[i].key, b->items[j].key) && str_equal(a->items[i].value, b->items[j].value);
+  return a->count == b->count && same == a->count;
 }
 
 /* Equality of one field of `a` and `b` by its kind. Lists of elements have functions of their own. */

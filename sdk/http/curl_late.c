@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "sdk/base/check.h"
+#include "sdk/base/crash.h"
 #include "sdk/base/log.h"
 #include "sdk/http/http_client.h"
 
@@ -118,12 +119,11 @@ static void prepare_end(void) {
 
 void http_client_prepare(void) {
   static bool begun;
-  sigset_t all, before;
+  sigset_t before;
   if (begun)
     return;
   begun = true;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  crash_signals_block_others(&before);
   if (pthread_create(&preparing, NULL, prepare, NULL) == 0) /* without a thread it is loaded when it is needed */
     atexit(prepare_end);
   pthread_sigmask(SIG_SETMASK, &before, NULL);

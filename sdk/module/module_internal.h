@@ -42,7 +42,8 @@ struct module {
   char *id;
   uint64_t generation;
   char *runtime_socket;
-  char *notify_socket; /* NULL: none */
+  char *notify_socket;
+  uint32_t stop_grace_ms; /* from SIGTERM to its end */ /* NULL: none */
 
   struct module_listener *listeners;
   size_t listener_count;

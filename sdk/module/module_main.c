@@ -18,7 +18,7 @@
 #include "sdk/http/http_server.h"
 #include "sdk/module/module_internal.h"
 
-#define DRAIN_DEFAULT_MS 10000
+#define STOP_GRACE_DEFAULT_MS 10000 /* of one that is started by hand */
 
 static void usage(const struct module_definition *definition, FILE *out) {
   fprintf(out,
@@ -36,9 +36,11 @@ static void usage(const struct module_definition *definition, FILE *out) {
           "  GATEHOUSE_LOG_LEVEL       debug, info, warn or error\n"
           "  GATEHOUSE_CORE_UID        uid of the core when it is neither root nor ours\n"
           "  GATEHOUSE_HANG_MS         it ends itself when its loop did not turn for so long; 0: never (default: %d)\n"
+          "  GATEHOUSE_STOP_GRACE_MS   milliseconds from SIGTERM to its end; it keeps a tenth of it (default: %d)\n"
           "  LISTEN_FDS, LISTEN_FDNAMES, NOTIFY_SOCKET, WATCHDOG_USEC as systemd defines them\n\n"
           "Exit codes: 0 asked to end, 100 usage, 111 environment, 112 out of memory, 113 its loop hung.\n",
-          definition->module_id, definition->summary, definition->module_id, MODULE_HANG_DEFAULT_MS);
+          definition->module_id, definition->summary, definition->module_id, MODULE_HANG_DEFAULT_MS,
+          STOP_GRACE_DEFAULT_MS);
 }
 
 /* ---- what a module may use ---- */
@@ -92,7 +94,8 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg) {
   if (again)
     module_exit_soon(module, MODULE_EXIT_OK);
   else
-    module_drain_begin(module, DRAIN_DEFAULT_MS, signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+    module_drain_begin(module, module->stop_grace_ms - module->stop_grace_ms / 10,
+                       signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
 static void on_alive(evutil_socket_t fd, short what, void *arg) {
@@ -134,12 +137,16 @@ static bool environment_read(struct module *module, struct error *err) {
   const char *id = getenv("GATEHOUSE_MODULE_ID"), *run = getenv("GATEHOUSE_RUN");
   const char *socket_path = getenv("GATEHOUSE_RUNTIME_SOCKET"), *generation = getenv("GATEHOUSE_GENERATION");
   const char *notify = getenv("NOTIFY_SOCKET"), *hang = getenv("GATEHOUSE_HANG_MS");
-  uint64_t hang_ms = MODULE_HANG_DEFAULT_MS;
+  const char *grace = getenv("GATEHOUSE_STOP_GRACE_MS");
+  uint64_t hang_ms = MODULE_HANG_DEFAULT_MS, grace_ms = STOP_GRACE_DEFAULT_MS;
   module->id = base_strdup(str_is_empty(id) ? module->definition->module_id : id);
   if (generation && !str_parse_u64(generation, &module->generation))
     return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_GENERATION is not a number");
   if (hang && (!str_parse_u64(hang, &hang_ms) || hang_ms > UINT32_MAX))
     return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_HANG_MS is not a number of milliseconds");
+  if (grace && (!str_parse_u64(grace, &grace_ms) || grace_ms > UINT32_MAX))
+    return error_set(err, ERR_ARGUMENT_INVALID, "GATEHOUSE_STOP_GRACE_MS is not a number of milliseconds");
+  module->stop_grace_ms = (uint32_t)grace_ms;
   watchdog_start((uint32_t)hang_ms);
   module->notify_socket = str_is_empty(notify) ? NULL : base_strdup(notify);
   if (!str_is_empty(socket_path))

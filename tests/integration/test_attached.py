@@ -189,6 +189,18 @@ def test_err_2_an_answer_that_cannot_be_read_is_told_of_as_the_modules(core, bad
         assert core.state("owner") == "ready"
 
 
+def test_err_2_an_answer_that_is_too_large_is_no_fault_of_the_caller(core):
+    with AttachedModule(core.run, "owner", "rest-grpc", COMMON, lambda *_: [bytes(5 << 20)]) as owner, \
+            AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
+        core.wait_ready(owner, asker)
+        with pytest.raises(grpc.RpcError) as failed:
+            list(asker.call_tool(asker.resolve(core.token), "stream"))
+        problem = envelope(failed.value)
+        assert problem.code == "invoke.result.too_large" and not problem.retryable
+        assert problem.category == asker.common.ERROR_CATEGORY_UPSTREAM_ERROR and problem.origin == asker.common.ERROR_ORIGIN_MODULE
+        assert core.state("owner") == "ready"
+
+
 def test_two_modules_of_a_family_take_turns(core):
     served = []
 

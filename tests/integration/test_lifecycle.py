@@ -412,3 +412,38 @@ def test_the_status_waits_for_no_module_that_is_stopped(own_gateway):
             own_gateway.ctl(*words, check=False)
             slowest, asked = max(slowest, time.monotonic() - began), asked + 1
     assert asked > 20 and slowest < 1, (asked, slowest)
+
+
+def test_lif_5_a_module_that_is_told_to_end_leaves_before_it_is_killed(start_quickstart, upstream):
+    """With a call in flight that does not end: it is given up within nine tenths of the grace."""
+    config = gateways.quickstart_config(rest={"stop_grace_ms": 2000}, mcp={"stop_grace_ms": 2000})
+    with start_quickstart(config=config) as gateway:
+        gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
+                      "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
+                      f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
+                      f"egress: {{allow: ['127.0.0.1:{upstream.port}'], schemes: [http]}}}}\n")
+        token = gateway.token(gateways.GUEST, "--team", "explorers")
+
+        def call():
+            try:
+                with ModernMcp(gateway.mcp_url, token) as mcp:
+                    mcp.call("late")
+            except (OSError, ValueError, AssertionError):
+                pass  # the door closes under it
+        threading.Thread(target=call, daemon=True).start()
+        wait_until(lambda: upstream.waiting == 1, "the upstream to be called")
+        assert gateway.stop() == 0
+        ended = [json.loads(line) for line in gateway.log().splitlines() if '"message":"ended"' in line]
+        assert {one["module"]: one["signal"] for one in ended} == {"rest": 0, "mcp": 0, "core": 0}
+
+
+def test_no_thread_of_the_core_blocks_the_signal_of_its_own_crash(own_gateway):
+    crashes = sum(1 << number - 1 for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGSYS))
+    folder = f"/proc/{own_gateway.processes()['core']['pid']}/task"
+    blocked = {}
+    for thread in os.listdir(folder):
+        with open(f"{folder}/{thread}/status", encoding="utf-8") as lines:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
+        blocked[fields["Name"]] = int(fields["SigBlk"], 16)
+    assert len(blocked) >= 3 and not any(mask & crashes for mask in blocked.values()), blocked
+    assert any(mask >> signal.SIGTERM - 1 & 1 for mask in blocked.values())  # which is for one of them only

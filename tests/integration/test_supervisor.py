@@ -37,6 +37,7 @@ def test_lif_1_a_module_starts_when_the_core_says_so_and_is_told_all_it_needs():
         assert env.pop("PATH") and env.pop("LANG") == "C.UTF-8"
         assert env == {"GATEHOUSE_RUN": str(stack.run), "GATEHOUSE_MODULE_ID": "web", "EXTRA": "yes",
                        "GATEHOUSE_GENERATION": str(spawned["generation"]), "GATEHOUSE_LOG_LEVEL": "info", "GATEHOUSE_HANG_MS": "5000",
+                       "GATEHOUSE_STOP_GRACE_MS": "5000",
                        "GATEHOUSE_SPI_SOCKET": f"{stack.run}/core/spi/web.sock",
                        "GATEHOUSE_RUNTIME_SOCKET": f"{stack.run}/modules/web/runtime.sock",
                        "GATEHOUSE_SPI_BACKOFF_MIN_MS": "50", "GATEHOUSE_SPI_BACKOFF_MAX_MS": "2000",

@@ -47,6 +47,7 @@ def test_a_gateway_of_many_users_serves_and_keeps_others_out(users):
         assert knocks(path, "mail") == "PermissionError", "a stranger can even knock at an SPI socket"
     assert gateway.wait_restarted(gateway.kill("core"))
     gateway.wait_ready()
+    assert "a socket cannot be given away" not in gateway.log() and '"cannot listen"' not in gateway.log()  # expected of a core of its own user
 
 
 def knocks(path, user):
