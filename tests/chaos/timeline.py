@@ -1,12 +1,14 @@
-"""What the gateway's log says of a while: when each module served, and when a core ended. The log is written as things happen, to the
+"""What the gateway's log says of a while: when each module and the core served, and when a core ended. The log is written as things happen, to the
 microsecond, and outlives every process; so an answer that came meanwhile can be held against what was possible then."""
 import collections
 import contextlib
 import datetime
 import json
 import math
+import signal
 
 HOLD_S = 0.25  # dispatch.hold_ms, and coreWaitMs of mcp
+CRASH_S = 0.2  # so long may a process that ends by its own fault serve nobody before it is gone
 SLACK_S = 0.03  # between what happens and when this process, on a busy machine, looks at the clock
 
 
@@ -47,9 +49,13 @@ class Timeline:
         found, cores = list(events(lines)), {processes["core"]["pid"]} if processes else set()
         cores |= {event["pid"] for _, event in found if event["message"] == "started" and event.get("module") == "core"}
         found += [(time_s, {"message": "ended", "module": "core"}) for pid, time_s in killed if pid in cores]
+        found += [(time_s - CRASH_S, event) for time_s, event in found if event["message"] == "ended" and event.get("module") == "core"
+                  and event.get("signal") not in (None, 0, signal.SIGKILL)]
         for time_s, event in sorted(found, key=lambda item: item[0]):
             if event["message"] == "transition":
                 self.changed(time_s, event["module"].partition("@")[0], int(event["generation"]), event["to"])
+            elif event["message"] == "ready" and event.get("process") == "core":  # modules attach while its log still comes out
+                self.since["core", 0] = time_s
             elif event["message"] == "ended" and event.get("module", "core") != "core":
                 self.deaths[event["module"].partition("@")[0]].append((time_s, time_s + event["next_ms"] / 1000))
             elif event["message"] in ("ended", "told to end") and event.get("module", event.get("process")) == "core":
@@ -99,6 +105,12 @@ class Timeline:
 
     def core_ended(self, begin, end):
         return any(begin <= time_s <= end for time_s in self.core_ends)
+
+    def core_away_s(self, moment):
+        """For how long no core has been ready then."""
+        if any(a <= moment < b for a, b in self.served["core"]):
+            return 0
+        return moment - max((b for _, b in self.served["core"] if b <= moment), default=moment)
 
     def state(self, module, moment):
         """The last one that any process of it entered before that moment; "crashing": its last two lives never got ready; "pausing": it was to be

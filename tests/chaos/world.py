@@ -93,16 +93,16 @@ def excused(timeline, door, asked, hits, modules):
     if hits & {own, "supervisor", *(f"{what} {name}" for what in ("channel", "answers") for name in (own, *behind))}:
         return True
     begin, end = asked.began - SLACK_S, asked.ended + SLACK_S
-    if "core" in hits and (timeline.core_ended(begin, end) or timeline.leaves(own, begin - LEAVES_S, end)):
-        return True  # it was under way there, or at a process of the door's that is about to go
+    if "core" in hits and (timeline.core_ended(begin, end) or timeline.core_away_s(asked.ended) > HOLD_S or timeline.leaves(own, begin - LEAVES_S, end)):
+        return True  # it was under way there, or comes when that is away for too long, or to a process of the door's that is about to go
     if own == "hello":  # the example does not wait
-        return not timeline.served_throughout(own, begin, end)
+        return not all(timeline.served_throughout(name, begin, end) for name in (own, "core"))
     ends = [moment for name in behind for moment in timeline.ends(name, begin, end)]
     late = asked.code == "deadline.exceeded" and asked.ended - asked.began >= DEADLINE_S  # in a process that hangs
     if late or len(ends) > 1 or any(timeline.state(name, asked.ended) in AT_ONCE for name in behind):
         return True
     waits = max([asked.began, *ends])
-    return not timeline.all_served([own, *behind], waits + SLACK_S, waits + HOLD_S - SLACK_S)
+    return not timeline.all_served([own, *behind, "core"], waits + SLACK_S, waits + HOLD_S - SLACK_S)
 
 
 class World:
