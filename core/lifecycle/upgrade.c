@@ -123,7 +123,7 @@ static void promote(struct lifecycle_versions *versions, const char *cause) {
   lifecycle_versions_remember(versions, &candidate->edition, !versions->proven);
   take_over(versions, candidate);
   versions->phase = LIFECYCLE_UPGRADE_RETIRING;
-  lifecycle_versions_note(versions, &before, &candidate->edition, "promoted", cause, candidate->process_generation);
+  lifecycle_versions_note_promotion(versions, &before, &candidate->edition, cause, candidate->process_generation);
   if (old->hold == LIFECYCLE_HOLD_QUARANTINED)
     lifecycle_quarantine_end(old);
   lifecycle_redial_cancel(old);
@@ -498,12 +498,28 @@ static void restore(struct lifecycle_versions *versions) {
     versions->emergency = true;
 }
 
-/* Promoted, and not written down, or the other way round: what runs counts. */
-static void take_at_its_word(struct lifecycle_versions *versions, const struct lifecycle_edition *runs) {
-  if (str_equal(runs->program, versions->current.program) && runs->config == versions->current.config)
+static bool edition_is(const struct lifecycle_edition *edition, const char *program, uint64_t config) {
+  return str_equal(edition->program, program) && edition->config == config;
+}
+
+/* Promoted, and not written down, or the other way round: what runs counts, and the history says so. */
+static void take_at_its_word(struct lifecycle_versions *versions, const struct lifecycle_module *current) {
+  const struct lifecycle_edition written = versions->current, *runs = &current->edition;
+  const Core__Admin__V1__ModuleVersionChange *newest = versions->change_count > 0 ? versions->changes[0] : NULL;
+  if (edition_is(runs, written.program, written.config))
     return;
-  versions->current = *runs;
-  lifecycle_versions_write(versions);
+  str_copy(versions->who, sizeof(versions->who), WHO_CORE);
+  if (newest && edition_is(runs, newest->from, newest->from_config) &&
+      edition_is(&written, newest->to, newest->to_config)) {
+    lifecycle_versions_remember(versions, runs, false);
+    lifecycle_versions_note(versions, runs, &written, "rolled back", "the core ended before it was carried out",
+                            current->process_generation);
+    return;
+  }
+  bool is_previous = versions->has_previous && edition_is(runs, versions->previous.program, versions->previous.config);
+  lifecycle_versions_remember(versions, runs, !is_previous);
+  lifecycle_versions_note(versions, &written, runs, "promoted", "the core ended before it was written down",
+                          current->process_generation);
 }
 
 static void reconcile(struct lifecycle_versions *versions) {
@@ -515,7 +531,7 @@ static void reconcile(struct lifecycle_versions *versions) {
     return;
   }
   lifecycle_configure_fill(versions);
-  take_at_its_word(versions, &current->edition);
+  take_at_its_word(versions, current);
   if (other && versions->first->hold == LIFECYCLE_HOLD_QUARANTINED && current != versions->first) {
     lifecycle_quarantine_move(versions->first, current); /* the row of the store names the module, not the process */
   }

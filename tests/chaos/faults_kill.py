@@ -100,7 +100,7 @@ def backoff(trial):
     trial.hits.add("core")
     for _ in range(30):
         before = set(procs.children(world.supervisor_pid))
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ProcessLookupError):  # a core that is starting does not know it, or not yet of its end
             if world.processes()[victim].get("pid"):
                 trial.kill()
         if world.state(victim) == "backoff":

@@ -1,10 +1,12 @@
 """New versions of a module beside the old one, on the real stack under load (LIF-9, LIF-10): the good one takes over, every bad one
 goes by itself, and no client notices either. The same a thousand times over, with every kind of bad version: ./dev chaos --upgrades 1000."""
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
+import sqlite3
 
 import pytest
 
@@ -215,6 +217,28 @@ def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_super
         assert gateway.stop() == 0
         gateway.start()
         assert running(gateway) == str(path)
+        gateway.ctl("module", "rollback", "mcp")
+        settled(gateway)
+        assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
+
+
+def test_lif_12_a_promotion_that_was_not_written_down_yet_is_told_by_the_next_core(start_quickstart):
+    """The store cannot write when it is decided, and the core dies before it can: the supervisor knows."""
+    with start_quickstart(config=config_with()) as gateway:
+        path = program(gateway, "gatehouse-mcp-new")
+        gateway.ctl("module", "upgrade", "mcp", "--to", path, "--probation", "1s")
+        wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+        with contextlib.closing(sqlite3.connect(gateway.state / "gatehouse.db", isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            wait_until(lambda: "an upgrade was decided" in gateway.log(), "the decision")
+            assert versions(gateway)["phase"] == "probation", "nobody is told what could still be lost"
+            core = gateway.kill("core")
+        gateway.wait_restarted(core)
+        gateway.wait_ready()
+        now, change = settled(gateway)
+        assert (change["verdict"], change["to"], change["who"]) == ("promoted", str(path), "the core"), change
+        assert "before it was written down" in change["cause"]
+        assert now["program"] == running(gateway) == str(path) and now["hasPrevious"]
         gateway.ctl("module", "rollback", "mcp")
         settled(gateway)
         assert running(gateway) == os.path.realpath(BIN / "gatehouse-mcp")
