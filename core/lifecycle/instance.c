@@ -505,9 +505,8 @@ static bool process_is_known(const struct lifecycle_module *module) {
   return module->pid && (kill(module->pid, 0) == 0 || errno != ESRCH);
 }
 
-static bool socket_is_still(const struct lifecycle_module *module, const struct lifecycle_socket *before) {
-  struct lifecycle_socket now = lifecycle_discovery_look(module);
-  return now.inode == before->inode && now.changed_ns == before->changed_ns;
+static bool socket_is(const struct lifecycle_socket *one, const struct lifecycle_socket *other) {
+  return one->inode == other->inode && one->changed_ns == other->changed_ns;
 }
 
 static void attach_again(void *argument) {
@@ -544,10 +543,15 @@ void lifecycle_instance_attach(struct lifecycle_module *module) {
     lifecycle_redial_cancel(module);
     return;
   }
-  /* A socket that took the place of another in the middle of this may have been dialled or not: it would be lost. */
+  /* A socket that takes the place of another in the middle of this may have been dialled or not: it would be lost. One
+   * that does so later is waited for as long as any other: it may be bound already and not listen yet. */
   struct lifecycle_socket dialled = lifecycle_discovery_look(module);
   struct core_rpc_channel *channel = core_rpc_channel_create(lifecycle->options.loop, module->runtime_path);
-  bool certain = channel && process_is_known(module) && socket_is_still(module, &dialled);
+  struct lifecycle_socket then = lifecycle_discovery_look(module);
+  bool certain = channel && process_is_known(module) && socket_is(&then, &dialled);
+  if (!socket_is(&then, &module->attach_last))
+    module->attach_waits = 0;
+  module->attach_last = then;
   if (!certain && module->attach_waits < ATTACH_WAITS_MAX) {
     core_rpc_channel_close(&channel);
     module->attach_waits++;

@@ -210,7 +210,8 @@ struct lifecycle_module {
   struct core_rpc_timer *retry_timer;
   unsigned redials;                     /* since a connection held */
   struct core_rpc_timer *process_timer; /* a process that is neither ready nor refused in time is killed */
-  unsigned attach_waits;                /* until the process behind a new socket is known and listens */
+  unsigned attach_waits;                /* until the process behind a new socket is known and listens, */
+  struct lifecycle_socket attach_last;  /* of this socket */
   uint64_t generation_last;
 
   /* What the supervisor says; zero without one. */

@@ -3,6 +3,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import threading
 import time
 
 from . import PYTHON, QUICKSTART
@@ -20,6 +21,35 @@ def wait_until(condition, what, timeout_s=20, pause_s=0.01):
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_s} s in vain: {what}")
         time.sleep(pause_s)
+
+
+class Stalls:
+    """How late this machine wakes whoever sleeps, all the time: what a time that is measured meanwhile may be too long by."""
+
+    NAP_S, TURNS = 0.005, 4  # what is measured takes some turns of several processes, each of which may be late
+
+    def __init__(self):
+        self.late, self.ending = [], threading.Event()  # (when it was noticed, by how many seconds)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ending.set()
+        self.thread.join()
+
+    def run(self):
+        before = time.monotonic()
+        while not self.ending.is_set():
+            time.sleep(self.NAP_S)
+            now = time.monotonic()
+            self.late.append((now, now - before - self.NAP_S))
+            before = now
+
+    def between(self, begin, end):
+        return self.TURNS * max((late for moment, late in self.late if begin <= moment <= end + self.NAP_S), default=0)
 
 
 class Process:
