@@ -11,6 +11,9 @@
  * finish what they did: it reads the file once. The modules that go on attach to the new one by themselves, as after
  * any end of a core, and it orders the start of those that are to run.
  *
+ * One that is asked for while the core is being started, or while another one is under way, follows when the core is
+ * ready.
+ *
  * Everything else needs a restart and is refused: then, as with a file that has errors, a program or a user that is not
  * there, nothing changes at all, and the log and STATUS= say why.
  *
@@ -297,9 +300,13 @@ void reload_run(struct supervisor *supervisor) {
   if (supervisor->phase != SUPERVISOR_RUNNING)
     return;
   upward_reload_begins(supervisor);
-  if (supervisor->reload != RELOAD_NONE || supervisor->children[0].state != CHILD_UP ||
-      core_program_is_changing(supervisor)) {
-    refuse(supervisor, "the core is being started or upgraded, or another reload is under way; ask again");
+  if (core_program_is_changing(supervisor)) {
+    refuse(supervisor, "the core is being upgraded; ask again");
+    return;
+  }
+  if (supervisor->reload != RELOAD_NONE || supervisor->children[0].state != CHILD_UP) {
+    supervisor->reload_again = true;
+    log_event(LOG_INFO, "supervisor", "the configuration is read again when the core is ready");
     return;
   }
   struct config *next = config_load(supervisor->source, &problems);
@@ -319,12 +326,22 @@ void reload_run(struct supervisor *supervisor) {
   }
 }
 
+static void again(evutil_socket_t fd, short what, void *context) {
+  (void)fd;
+  (void)what;
+  reload_run(context);
+}
+
 void reload_core_ready(struct supervisor *supervisor) {
-  if (supervisor->reload != RELOAD_WAITS_FOR_CORE)
+  if (supervisor->reload == RELOAD_WAITS_FOR_CORE) {
+    supervisor->reload = RELOAD_NONE;
+    log_event(LOG_INFO, "supervisor", "the configuration was taken over");
+    upward_reload_ends(supervisor, "the configuration was taken over");
+  }
+  if (supervisor->reload != RELOAD_NONE || !supervisor->reload_again)
     return;
-  supervisor->reload = RELOAD_NONE;
-  log_event(LOG_INFO, "supervisor", "the configuration was taken over");
-  upward_reload_ends(supervisor, "the configuration was taken over");
+  supervisor->reload_again = false;
+  event_base_once(supervisor->base, -1, EV_TIMEOUT, again, supervisor, NULL);
 }
 
 uint32_t reload_module_count(const struct supervisor *supervisor) {

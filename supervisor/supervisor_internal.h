@@ -482,11 +482,11 @@ void orders_handle(struct supervisor *supervisor);
 #define SUPERVISOR_CHILDREN_MAX (1 + 2 * 64)
 
 /* Reads the configuration again and goes over to it, as far as that is possible without a restart; else everything
- * stays, and it is said why. */
+ * stays, and it is said why. Where the core is not ready, or a reload is under way: later, by itself. */
 void reload_run(struct supervisor *supervisor);
 /* A child is down: a reload may have waited for it. */
 void reload_child_settled(struct child *child);
-/* The core is ready: a reload that waited for it is over. */
+/* The core is ready: a reload that waited for it is over, or begins. */
 void reload_core_ready(struct supervisor *supervisor);
 void reload_free(struct supervisor *supervisor);
 /* What the core is told of: how many modules' processes there are; whether a child of that place in what is owed to it
@@ -506,6 +506,7 @@ struct supervisor {
   struct config **loaded; /* by reloads; the last one is in force, those before are still pointed to here and there */
   size_t loaded_count;
   enum { RELOAD_NONE, RELOAD_WAITS_FOR_MODULES, RELOAD_WAITS_FOR_CORE } reload; /* what one under way waits for */
+  bool reload_again; /* one was asked for that could not begin: it follows when the core is ready */
   struct event_base *base;
   enum supervisor_phase phase;
   int exit_status;

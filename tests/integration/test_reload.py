@@ -71,6 +71,35 @@ def test_the_log_level_and_the_restart_policy_change_in_place():
         assert it.stack.log() == before, "nothing below error is written any more"
 
 
+def test_a_reload_that_is_asked_for_while_the_core_starts_follows_when_it_is_ready():
+    with Reloading(module("web", "ready", "sleep", restart="always")) as it:
+        pid = it.core.start("web")["pid"]
+        it.above.until(READY="1")
+        os.kill(it.core.processes()["core"]["pid"], signal.SIGKILL)
+        starting = it.stack.core(ready=False)
+        it.write([module("web", "ready", "sleep", restart="never")])
+        it.hangup()
+        wait_until(lambda: "the configuration is read again when the core is ready" in it.stack.log(), "the reload to wait")
+        assert "was taken over" not in it.stack.log()
+        starting.order("ready")
+        it.outcome("the configuration was taken over$")
+        os.kill(pid, signal.SIGKILL)
+        assert starting.until("Exited")["next_step"] == 3  # stays down
+
+
+def test_a_reload_that_is_asked_for_during_another_one_follows_it():
+    with Reloading(module("web", "ready", "sleep")) as it:
+        it.core.start("web")
+        it.write([module("web", "ready", "sleep"), module("new", "ready", "sleep")])
+        it.hangup()
+        starting = it.stack.core(ready=False)
+        it.write([module("web", "ready", "sleep"), module("new", "ready", "sleep"), module("newer", "ready", "sleep")])
+        it.hangup()
+        wait_until(lambda: "the configuration is read again when the core is ready" in it.stack.log(), "the reload to wait")
+        starting.order("ready")
+        assert set(it.next_core().modules) == {"web", "new", "newer"}
+
+
 def test_a_module_that_is_added_starts_and_the_others_go_on():
     with Reloading(module("web", "ready", "sleep")) as it:
         pid = it.core.start("web")["pid"]

@@ -205,7 +205,7 @@ def test_what_cannot_take_its_place_is_refused_and_changes_nothing():
         assert replace(new, path) == RUNNING  # one is under way
         stack.process.child.send_signal(signal.SIGHUP)
         stack.config.write_text(stack.config.read_text() + " ")
-        wait_until(lambda: "being started or upgraded" in stack.log(), "the reload to be refused")
+        wait_until(lambda: "the core is being upgraded; ask again" in stack.log(), "the reload to be refused")
         assert stack.process.stop() == 0
 
 
