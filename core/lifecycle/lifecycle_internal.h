@@ -171,7 +171,7 @@ struct lifecycle_versions {
   Core__Admin__V1__CoreUpgrade *core_upgrade; /* of the core, while it is replaced; NULL: it is not */
 
   enum lifecycle_upgrade_phase phase;
-  unsigned promotions_writing;        /* until they are on disk nobody is told that the probation is over */
+  unsigned decisions_writing;         /* until they are on disk nobody is told that the probation is over */
   struct lifecycle_module *candidate; /* while a phase is under way: the process that came, or is to go back */
   bool proven;                        /* it was current once: it takes over as soon as it is ready */
   bool emergency;                     /* the old one is given up already */
@@ -469,10 +469,11 @@ void lifecycle_configs_free(struct lifecycle_versions *versions);
 /* versions.c: what is remembered of a module's programs. */
 bool lifecycle_versions_restore(struct lifecycle *lifecycle, struct error *err);
 void lifecycle_versions_write(struct lifecycle_versions *versions);
-/* Adds what was decided to the history; verdict and cause are copied. The same of a candidate that takes over is
- * shown only when it cannot be lost any more: up to then the phase is told as probation. */
-void lifecycle_versions_note_promotion(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
-                                       const struct lifecycle_edition *to, const char *cause, uint64_t generation);
+/* Adds what was decided to the history; verdict and cause are copied. lifecycle_versions_decide: of a candidate on
+ * probation, which is shown only when it cannot be lost any more: up to then the phase is told as probation. */
+void lifecycle_versions_decide(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
+                               const struct lifecycle_edition *to, const char *verdict, const char *cause,
+                               uint64_t generation);
 void lifecycle_versions_note(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
                              const struct lifecycle_edition *to, const char *verdict, const char *cause,
                              uint64_t generation);

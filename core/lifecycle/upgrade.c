@@ -76,8 +76,8 @@ static void roll_back(struct lifecycle_versions *versions, const char *cause) {
                 (instance->state == LIFECYCLE_WARMING || instance->state == LIFECYCLE_READY ||
                  instance->state == LIFECYCLE_DEGRADED);
   versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
-  lifecycle_versions_note(versions, &versions->current, &candidate->edition, "rolled back", cause,
-                          candidate->process_generation);
+  lifecycle_versions_decide(versions, &versions->current, &candidate->edition, "rolled back", cause,
+                            candidate->process_generation);
   lifecycle_alert(room(versions), LIFECYCLE_ALERT_ROLLED_BACK, candidate->name, candidate->process_generation, cause);
   if (instance && instance->generation == candidate->process_generation)
     lifecycle_instance_event(instance, LIFECYCLE_ON_ROLLBACK_ORDERED, cause);
@@ -123,7 +123,7 @@ static void promote(struct lifecycle_versions *versions, const char *cause) {
   lifecycle_versions_remember(versions, &candidate->edition, !versions->proven);
   take_over(versions, candidate);
   versions->phase = LIFECYCLE_UPGRADE_RETIRING;
-  lifecycle_versions_note_promotion(versions, &before, &candidate->edition, cause, candidate->process_generation);
+  lifecycle_versions_decide(versions, &before, &candidate->edition, "promoted", cause, candidate->process_generation);
   if (old->hold == LIFECYCLE_HOLD_QUARANTINED)
     lifecycle_quarantine_end(old);
   lifecycle_redial_cancel(old);
@@ -544,8 +544,8 @@ static void reconcile(struct lifecycle_versions *versions) {
   str_copy(versions->who, sizeof(versions->who), WHO_CORE);
   if (other->role == LIFECYCLE_CANDIDATE) {
     versions->phase = LIFECYCLE_UPGRADE_ROLLING_BACK;
-    lifecycle_versions_note(versions, &versions->current, &other->edition, "rolled back",
-                            "the core ended during the upgrade", other->process_generation);
+    lifecycle_versions_decide(versions, &versions->current, &other->edition, "rolled back",
+                              "the core ended during the upgrade", other->process_generation);
     lifecycle_alert(room(versions), LIFECYCLE_ALERT_ROLLED_BACK, other->name, other->process_generation,
                     "the core ended during the upgrade");
   } else {

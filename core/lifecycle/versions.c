@@ -44,7 +44,7 @@ static void fill(const struct lifecycle_versions *versions, Core__Admin__V1__Mod
   message->has_previous = versions->has_previous;
   message->configured = (char *)(uintptr_t)versions->configured;
   message->phase = (char *)(uintptr_t)lifecycle_upgrade_phase_name(
-      versions->promotions_writing > 0 ? LIFECYCLE_UPGRADE_PROBATION : versions->phase);
+      versions->decisions_writing > 0 ? LIFECYCLE_UPGRADE_PROBATION : versions->phase);
   message->n_changes = versions->change_count;
   message->changes = (Core__Admin__V1__ModuleVersionChange **)(uintptr_t)versions->changes;
   message->core_upgrade = versions->core_upgrade;
@@ -191,34 +191,35 @@ void lifecycle_versions_note(struct lifecycle_versions *versions, const struct l
   lifecycle_versions_write(versions);
 }
 
-/* The module whose promotion a commit is about; it may be gone by then. */
-struct promotion {
+/* The module that a commit decides about; it may be gone by then. */
+struct decision {
   struct lifecycle *lifecycle;
   char module_id[LIFECYCLE_MODULE_ID_BYTES];
 };
 
-static void promotion_written(void *arg, const struct store_commit_result *result, const struct error *err) {
-  struct promotion *promotion = arg;
-  struct lifecycle *lifecycle = promotion->lifecycle;
-  struct lifecycle_module *module = lifecycle->stopping ? NULL : lifecycle_module_find(lifecycle, promotion->module_id);
+static void decision_written(void *arg, const struct store_commit_result *result, const struct error *err) {
+  struct decision *decision = arg;
+  struct lifecycle *lifecycle = decision->lifecycle;
+  struct lifecycle_module *module = lifecycle->stopping ? NULL : lifecycle_module_find(lifecycle, decision->module_id);
   (void)result;
   if (err)
-    log_error_value(LOG_ERROR, "lifecycle", "a promotion was not stored", err);
-  if (module && module->versions->promotions_writing > 0)
-    module->versions->promotions_writing--;
-  base_free(promotion);
+    log_error_value(LOG_ERROR, "lifecycle", "what was decided of an upgrade was not stored", err);
+  if (module && module->versions->decisions_writing > 0)
+    module->versions->decisions_writing--;
+  base_free(decision);
 }
 
-void lifecycle_versions_note_promotion(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
-                                       const struct lifecycle_edition *to, const char *cause, uint64_t generation) {
-  history_add(versions, from, to, "promoted", cause, generation);
+void lifecycle_versions_decide(struct lifecycle_versions *versions, const struct lifecycle_edition *from,
+                               const struct lifecycle_edition *to, const char *verdict, const char *cause,
+                               uint64_t generation) {
+  history_add(versions, from, to, verdict, cause, generation);
   if (!versions->lifecycle->options.store)
     return;
-  struct promotion *promotion = BASE_NEW(struct promotion);
-  promotion->lifecycle = versions->lifecycle;
-  str_copy(promotion->module_id, sizeof(promotion->module_id), versions->name);
-  versions->promotions_writing++;
-  lifecycle_versions_commit(versions, promotion_written, promotion);
+  struct decision *decision = BASE_NEW(struct decision);
+  decision->lifecycle = versions->lifecycle;
+  str_copy(decision->module_id, sizeof(decision->module_id), versions->name);
+  versions->decisions_writing++;
+  lifecycle_versions_commit(versions, decision_written, decision);
 }
 
 static struct lifecycle_edition edition_of(const char *program, const char *version, uint64_t config) {
