@@ -17,36 +17,32 @@ SHORT_MS = 500
 NUMBERS = itertools.count(2)
 
 
-def starting(world, module, program):
-    """It needs 400 ms to be warm (late); its probation will be short."""
-    world.versions.upgrade(module, program, SHORT_MS)
+def starting(world, module, program, held_ms):
+    """It needs 400 ms to be warm (late)."""
+    world.versions.upgrade(module, program, held_ms)
     world.versions.wait_phase(module, "starting")
     wait_until(lambda: world.versions.beside(module), "the candidate's process", 10, pause_s=0.002)
 
 
-def probation(world, module, program, held_ms=SHORT_MS):
+def probation(world, module, program, held_ms):
     world.versions.upgrade(module, program, held_ms)
     world.versions.wait_phase(module, "probation")
 
 
-def long_probation(world, module, program):
-    probation(world, module, program, HELD_MS)
-
-
-def retiring(world, module, program):
-    """Promoted at once; the old one needs 400 ms until it begins to drain (lingers)."""
+def retiring(world, module, program, _):
+    """Promoted at once; the old one needs a second until it begins to drain (lingers)."""
     world.versions.upgrade(module, program, 1)
     world.versions.wait_phase(module, "retiring")
 
 
-def rolling_back(world, module, program):
-    """Taken back by an operator on probation; it needs 400 ms until it begins to drain."""
-    long_probation(world, module, program)
+def rolling_back(world, module, program, _):
+    """Taken back by an operator on probation; it needs a second until it begins to drain."""
+    probation(world, module, program, HELD_MS)
     world.admin.order("Rollback", module)
     world.versions.wait_phase(module, "rolling back")
 
 
-PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back, "long probation": long_probation}
+PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back, "long probation": probation}
 VICTIMS = ("core", "supervisor", "current", "other")
 EITHER = {PROMOTED, ROLLED_BACK}
 UNDONE = {None, ROLLED_BACK}  # with everything else; a core that ends as well may have seen its modules go
@@ -122,10 +118,11 @@ def scenario(phase, victim, do, module):
         world, number = trial.world, str(next(NUMBERS))
         words = ("late", "lingers", number) if phase == "starting" else ("lingers", number)
         versions, newest = (world.versions.running(module), ".".join(words)), world.versions.of(module)["changes"][0]["atMs"]
-        PHASES[phase](world, module, world.versions.program(module, *words))
+        allowed = DECIDED.get(phase) or (EITHER if do is pause else KILLED[phase, victim])
+        # Where the probation may also end well it is short, or the scenario would last as long as it does.
+        PHASES[phase](world, module, world.versions.program(module, *words), SHORT_MS if PROMOTED in allowed else HELD_MS)
         moment = do(trial, module, victim)
         trial.back(moment, module)
-        allowed = DECIDED.get(phase) or (EITHER if do is pause else KILLED[phase, victim])
         judge(world, module, versions, newest, allowed)
     return act
 

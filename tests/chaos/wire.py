@@ -4,6 +4,9 @@ import socket
 import threading
 import time
 
+import common  # noqa: F401  puts the integration harness on the path
+from harness.processes import end_listener
+
 
 class Wire:
     """mode: "pass"; "delay" (300 ms before each reply); "cut" (in the middle of each reply); "garble"; "hold" (nothing comes back);
@@ -17,9 +20,7 @@ class Wire:
 
     def close(self):
         self.mode = "refuse"
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        end_listener(self.listener)
 
     def accept(self):
         while True:

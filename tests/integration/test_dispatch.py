@@ -13,7 +13,7 @@ import pytest
 from harness import BIN, gateway as gateways
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
-from harness.processes import wait_until
+from harness.processes import end_listener, wait_until
 
 PROMPT_S = 0.1  # a death and a revocation are noticed within this
 
@@ -57,7 +57,7 @@ class Upstream:
                 return
 
     def close(self):
-        self.listener.close()
+        end_listener(self.listener)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from harness import BIN, clients, gateway as gateways
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
-from harness.processes import wait_until
+from harness.processes import end_listener, wait_until
 
 GRACE_S = 5  # that a stream which is not told keeps the core for
 OPEN = {"landlock": False, "mount_view": False, "seccomp": False}  # programs of a test lie where no sandbox looks
@@ -123,7 +123,7 @@ class Silent:
         return self
 
     def __exit__(self, *_):
-        self.listener.close()
+        end_listener(self.listener)
         for peer in self.taken:
             peer.close()
 
@@ -193,4 +193,4 @@ def test_lif_5_a_client_that_others_wrote_opens_its_stream_again(gateway):
             assert time.monotonic() - began < 0.9, "it comes back when it was told to, not after its own second"
             gateway.wait_restarted(before)
     finally:
-        tee.listener.close()
+        end_listener(tee.listener)

@@ -12,7 +12,7 @@ import pytest
 
 from harness import gateway as gateways
 from harness.mcp import ModernMcp
-from harness.processes import wait_until
+from harness.processes import end_listener, wait_until
 
 ARGUMENTS = {"value": 5, "from_unit": "km", "to_unit": "m"}
 
@@ -43,7 +43,7 @@ class Upstream:
 
     def close(self):
         self.go_on.set()
-        self.listener.close()
+        end_listener(self.listener)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 grpc = pytest.importorskip("grpc", reason="python3-grpcio is not installed")
 
 from harness import BIN, scripted_core
-from harness.processes import ALMANAC_KEY, wait_until
+from harness.processes import ALMANAC_KEY, end_listener, wait_until
 from harness.sanitizers import sanitized
 
 
@@ -381,8 +381,7 @@ def forgetful():
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
+    end_listener(listener)
     thread.join(5)
 
 

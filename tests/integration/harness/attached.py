@@ -7,7 +7,7 @@ from concurrent import futures
 
 import grpc
 
-from .processes import wait_until
+from .processes import end_listener, wait_until
 from .scripted_core import RUNTIME, envelope, messages
 
 HEALTH_SERVING = b"\x08\x01"
@@ -80,8 +80,7 @@ class Wire:
         return self
 
     def __exit__(self, *_):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        end_listener(self.listener)
         self.cut()
         self.path.unlink(missing_ok=True)
 

@@ -1,7 +1,9 @@
 """Processes that a test starts, with their output kept, and waiting for conditions."""
+import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -21,6 +23,14 @@ def wait_until(condition, what, timeout_s=20, pause_s=0.01):
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_s} s in vain: {what}")
         time.sleep(pause_s)
+
+
+def end_listener(listener):
+    """Closes a socket that a thread accepts from. Closed only, that thread would wait on, and when the kernel starts its call again it
+    would take connections from whatever has got the same descriptor since."""
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 class Stalls:

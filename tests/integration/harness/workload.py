@@ -11,7 +11,7 @@ import threading
 from . import gateway as gateways
 from .http1 import Connection
 from .mcp import LegacyMcp, ModernMcp
-from .processes import wait_until
+from .processes import end_listener, wait_until
 
 UNITS = {"value": 5, "from_unit": "km", "to_unit": "m"}
 
@@ -49,7 +49,7 @@ class TlsServer:
                 connection.close()
 
     def close(self):
-        self.listener.close()
+        end_listener(self.listener)
 
 
 def tool(name, url, allow, more=None):
