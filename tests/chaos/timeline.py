@@ -49,7 +49,7 @@ class Timeline:
         found, cores = list(events(lines)), {processes["core"]["pid"]} if processes else set()
         cores |= {event["pid"] for _, event in found if event["message"] == "started" and event.get("module") == "core"}
         found += [(time_s, {"message": "ended", "module": "core"}) for pid, time_s in killed if pid in cores]
-        found += [(time_s - CRASH_S, event) for time_s, event in found if event["message"] == "ended" and event.get("module") == "core"
+        found += [(time_s - CRASH_S, {**event, "until": time_s}) for time_s, event in found if event["message"] == "ended" and event.get("module") == "core"
                   and event.get("signal") not in (None, 0, signal.SIGKILL)]
         for time_s, event in sorted(found, key=lambda item: item[0]):
             if event["message"] == "transition":
@@ -59,7 +59,7 @@ class Timeline:
             elif event["message"] == "ended" and event.get("module", "core") != "core":
                 self.deaths[event["module"].partition("@")[0]].append((time_s, time_s + event["next_ms"] / 1000))
             elif event["message"] in ("ended", "told to end") and event.get("module", event.get("process")) == "core":
-                self.core_ends.append(time_s)
+                self.core_ends.append((time_s, event.get("until", time_s)))
                 for module, generation in list(self.since):
                     self.close(time_s, module, generation)
         for module, generation in list(self.since):
@@ -104,7 +104,8 @@ class Timeline:
         return any(begin <= time_s <= end and state in ("draining", "rolling-back") for time_s, state in self.states[module])
 
     def core_ended(self, begin, end):
-        return any(begin <= time_s <= end for time_s in self.core_ends)
+        """Whether a core ended, or was on its way to crash, between these."""
+        return any(first <= end and begin <= last for first, last in self.core_ends)
 
     def core_away_s(self, moment):
         """For how long no core has been ready then."""

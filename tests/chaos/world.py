@@ -99,7 +99,8 @@ def excused(timeline, door, asked, hits, modules):
         return not all(timeline.served_throughout(name, begin, end) for name in (own, "core"))
     ends = [moment for name in behind for moment in timeline.ends(name, begin, end)]
     late = asked.code == "deadline.exceeded" and asked.ended - asked.began >= DEADLINE_S  # in a process that hangs
-    if late or len(ends) > 1 or any(timeline.state(name, asked.ended) in AT_ONCE for name in behind):
+    at_once = any(timeline.state(name, moment) in AT_ONCE for name in behind for moment in (asked.began, asked.ended))
+    if late or len(ends) > 1 or at_once:
         return True
     waits = max([asked.began, *ends])
     return not timeline.all_served([own, *behind, "core"], waits + SLACK_S, waits + HOLD_S - SLACK_S)
