@@ -107,11 +107,14 @@ class Timeline:
         """Whether a core ended, or was on its way to crash, between these."""
         return any(first <= end and begin <= last for first, last in self.core_ends)
 
-    def core_away_s(self, moment):
-        """For how long no core has been ready then."""
-        if any(a <= moment < b for a, b in self.served["core"]):
-            return 0
-        return moment - max((b for _, b in self.served["core"] if b <= moment), default=moment)
+    def core_away_s(self, begin, end):
+        """For how long no core had been ready, at the worst moment between these."""
+        spans, worst = sorted(self.served["core"]), 0
+        for (_, gone), back in zip(spans, [begun for begun, _ in spans[1:]] + [math.inf]):
+            moment = min(end, back)
+            if gone <= moment and begin <= moment:
+                worst = max(worst, moment - gone)
+        return worst
 
     def state(self, module, moment):
         """The last one that any process of it entered before that moment; "crashing": its last two lives never got ready; "pausing": it was to be

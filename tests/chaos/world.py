@@ -93,7 +93,7 @@ def excused(timeline, door, asked, hits, modules):
     if hits & {own, "supervisor", *(f"{what} {name}" for what in ("channel", "answers") for name in (own, *behind))}:
         return True
     begin, end = asked.began - SLACK_S, asked.ended + SLACK_S
-    if "core" in hits and (timeline.core_ended(begin, end) or timeline.core_away_s(asked.ended) > HOLD_S or timeline.leaves(own, begin - LEAVES_S, end)):
+    if "core" in hits and (timeline.core_ended(begin, end) or timeline.core_away_s(begin, end) > HOLD_S or timeline.leaves(own, begin - LEAVES_S, end)):
         return True  # it was under way there, or comes when that is away for too long, or to a process of the door's that is about to go
     if own == "hello":  # the example does not wait
         return not all(timeline.served_throughout(name, begin, end) for name in (own, "core"))
