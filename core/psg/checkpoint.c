@@ -4,15 +4,16 @@
  * batch, so replay reads on from there and skips through the event "skip_through"; "" when the batch had none.
  *
  * Layout, integers in the byte order of the machine (another order reads as another format):
- *   struct header
- *   node_count × node    in the order of the graph: type and NODE_OWNED in a byte, the 16 bytes of the id, then
- * numbers: revision, length of the object, and steps until the object is that long edge_count × edge    numbers: type;
- * from and to, which count the nodes above, as differences to the edge before A number is seven bits a byte, the low
- * ones first; a difference has its sign in the lowest bit. The steps make the object out of the one of the last node
- * before it with the same type, in which a place moves along, since one span says most of what another says: 4 n + 0
- * copies n bytes from there, 4 n + 1 is followed by n bytes, after which the place is at the next comma, 2 is the
- * node's own id. It is derived data, and the store keeps its checksum: what is of another format, version or set of
- * types is not read at all, and the log is replayed from its start. Objects are not parsed again. */
+ *  - struct header;
+ *  - node_count nodes in the order of the graph: type and NODE_OWNED in a byte, the 16 bytes of the id, then numbers:
+ *    revision, length of the object, and steps until the object is that long;
+ *  - edge_count edges, all numbers: type; from and to, which count the nodes above, as differences to the edge before.
+ * A number is seven bits a byte, the low ones first; a difference has its sign in the lowest bit. The steps make the
+ * object out of the one of the last node before it with the same type, in which a place moves along, since one span
+ * says most of what another says: 4 n + 0 copies n bytes from there, 4 n + 1 is followed by n bytes, after which the
+ * place is at the next comma, 2 is the node's own id. It is derived data, and the store keeps its checksum: what is of
+ * another format, version or set of types is not read at all, and the log is replayed from its start. Objects are not
+ * parsed again. */
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
