@@ -51,8 +51,7 @@ env > env; pwd > cwd
 cat /etc/shadow ../../gatehouse.yaml ../../state/master.key > secrets 2>/dev/null
 ls ../core > core 2>/dev/null
 echo $$ > pid; while [ ! -e go ]; do :; done
-cat > alert-1.json
-"""
+""" + WRITES.partition("\n")[2]
     with Stack([], alerts={}, hook=hook, env={"SECRET_OF_THE_SHELL": "x"}) as stack:
         core = stack.core()
         assert report(core)["configured"] == 1
@@ -89,7 +88,7 @@ cat > alert-1.json
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to change users")
 def test_lif_14_the_program_of_alerts_runs_as_its_own_user():
-    stack = hooked("#!/bin/sh\nid -u > uid; cat > alert-1.json\n", user="nobody")
+    stack = hooked("#!/bin/sh\nid -u > uid\n" + WRITES.partition("\n")[2], user="nobody")
     stack.directory.chmod(0o711)
     with stack:
         core = stack.core()
