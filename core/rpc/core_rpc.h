@@ -50,9 +50,10 @@ struct core_rpc_loop *core_rpc_loop_create(const struct core_rpc_options *option
 /* Serves until stopped: the calling thread becomes the core thread. Once per loop. */
 void core_rpc_loop_run(struct core_rpc_loop *loop);
 
-/* Ends the loop in order (T2), from any thread, once or more often: listeners close, new calls are refused, running
- * calls have grace_ms to finish; then they and all client calls are cancelled; run returns when the last one is gone.
- * Timers that are still pending then never fire. */
+/* Ends the loop in order (T2), from any thread, once or more often: listeners close, new calls are refused (GOAWAY,
+ * REFUSED_STREAM, or CANCELLED with nothing else, which no handler ever says), running calls have grace_ms to finish;
+ * then their connections are cut, and all client calls cancelled; run returns when the last one is gone. Timers that
+ * are still pending then never fire. */
 void core_rpc_loop_stop(struct core_rpc_loop *loop, uint32_t grace_ms);
 
 /* After run returned (or without run). Closes what is still open: listeners, channels. Nulls the pointer; NULL-safe.

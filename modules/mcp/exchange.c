@@ -211,16 +211,29 @@ void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault) {
   mcp_call_fail(call, &problem);
 }
 
-void mcp_call_fail_error(struct mcp_call *call, const struct error *err) {
+/* Whether a call that nobody has begun begins anew: with a context that lives, or with the core that comes. */
+static bool call_begins_anew(struct mcp_call *call, const struct error *err) {
   struct mcp_exchange *exchange = call->exchange;
-  struct mcp_problem problem;
-  if (error_is(err, ERR_AUTH_CONTEXT_EXPIRED) && !exchange->retried && !exchange->batch && !exchange->streaming) {
+  if (exchange->batch || exchange->streaming)
+    return false;
+  if (error_is(err, ERR_AUTH_CONTEXT_EXPIRED) && !exchange->retried) {
     mcp_caller_drop(exchange->mcp, exchange->caller);
     call_detach(call);
     exchange->retried = true;
     mcp_exchange_begin(exchange);
-    return;
+    return true;
   }
+  if ((error_is(err, ERR_RPC_REFUSED) || error_is(err, ERR_RPC_CONNECT_FAILED)) && mcp_exchange_await_core(exchange)) {
+    call_detach(call);
+    return true;
+  }
+  return false;
+}
+
+void mcp_call_fail_error(struct mcp_call *call, const struct error *err) {
+  struct mcp_problem problem;
+  if (call_begins_anew(call, err))
+    return;
   mcp_problem_from_error(&problem, err);
   mcp_call_fail(call, &problem);
 }

@@ -194,7 +194,8 @@ struct mcp_exchange {
 void mcp_call_reply(struct mcp_call *call, int http_status, struct buf *message);
 void mcp_call_fail(struct mcp_call *call, struct mcp_problem *problem);
 void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault);
-/* A denial of a context that died meanwhile is tried once more with a new one. */
+/* What was not begun is tried once more: a denial of a context that died meanwhile with a new one, what an ending core
+ * refused with the next core. */
 void mcp_call_fail_error(struct mcp_call *call, const struct error *err);
 /* A notification on the call's own stream, which it opens if need be; does nothing where the client takes none. */
 void mcp_call_notify(struct mcp_call *call, struct buf *message);

@@ -244,6 +244,7 @@ static void channel_open(struct module *module, const char *spi_socket, uint32_t
   struct rpc_channel_options options = {.in_flight_max = in_flight_max,
                                         .keep_connected = true,
                                         .denied_is_unavailable = true, /* a new core comes with a new secret */
+                                        .cancelled_is_refused = true,
                                         .on_state = channel_state,
                                         .arg = module};
   module_spi_limits(&options);

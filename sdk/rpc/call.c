@@ -177,6 +177,7 @@ static void stream_headers_end(struct rpc_stream *stream, bool end_stream) {
   if (stream->dead)
     return;
   call->channel->answered = true;
+  call->begun = call->begun || !end_stream;
   if (!end_stream && call->http_status != 200) {
     struct rpc_status status;
     rpc_status_from_http(&status, call->http_status);
@@ -197,6 +198,14 @@ static void stream_remote_end(struct rpc_stream *stream) {
     rpc_status_from_trailers(&status, (uint32_t)call->grpc_status, &call->received);
   else
     rpc_status_from_http(&status, call->http_status);
+  if (call->channel->options.cancelled_is_refused && !call->begun &&
+      error_is(&status.error, ERR_RPC_STATUS_CANCELLED)) {
+    rpc_status_set(&status, RPC_UNAVAILABLE, ERR_RPC_REFUSED, NULL);
+    if (stream->session != NULL)
+      rpc_channel_retire(call->channel, stream->session);
+    if (stream->dead)
+      return;
+  }
   if (call->channel->options.denied_is_unavailable && error_is(&status.error, ERR_AUTH_CHANNEL)) {
     struct error unavailable;
     error_set(&unavailable, ERR_UNAVAILABLE, NULL);
@@ -239,7 +248,9 @@ static void stream_closed(struct rpc_stream *stream, const struct rpc_session *l
     return;
   }
   struct rpc_status status;
-  if (lost == NULL)
+  if (lost == NULL && h2_error == NGHTTP2_REFUSED_STREAM)
+    rpc_status_set(&status, RPC_UNAVAILABLE, ERR_RPC_REFUSED, NULL);
+  else if (lost == NULL)
     rpc_status_from_reset(&status, h2_error);
   else if (lost->loss == RPC_LOSS_PROTOCOL)
     rpc_status_set(&status, RPC_UNAVAILABLE, ERR_RPC_PROTOCOL, NULL);
@@ -318,7 +329,7 @@ static struct rpc_call *call_take(struct rpc_channel *channel) {
   call->received_bytes = 0;
   call->http_status = 0;
   call->grpc_status = -1;
-  call->waiting = call->wait_for_ready = call->retried = call->failed = call->writable_due = false;
+  call->waiting = call->wait_for_ready = call->retried = call->failed = call->writable_due = call->begun = false;
   call->work.queued = false;
   call->deadline.heap_slot = 0;
   TAILQ_INSERT_TAIL(&channel->calls, call, link);

@@ -341,12 +341,16 @@ END_TEST
 
 /* ---- a hostile server ---- */
 
-static void client_of_enemy(struct support_result *result, struct rpc_channel **victim) {
+static void channel_to_enemy(const struct rpc_channel_options *options, struct rpc_channel **victim) {
   int pair[2];
   ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
   close(enemy);
   enemy = pair[0];
-  *victim = rpc_channel_create_from_fd(base, pair[1], NULL);
+  *victim = rpc_channel_create_from_fd(base, pair[1], options);
+}
+
+static void client_of_enemy(struct support_result *result, struct rpc_channel **victim) {
+  channel_to_enemy(NULL, victim);
   rpc_call_unary(*victim, "/a.B/C", (const uint8_t *)"x", 1, &(struct rpc_call_options){.deadline_ms = 2000},
                  support_unary_done, result);
 }
@@ -420,8 +424,56 @@ START_TEST(a_refused_request_is_sent_once_more) {
   }
   SUPPORT_RUN_UNTIL(base, result.done);
   ck_assert_int_eq(result.status.code, RPC_UNAVAILABLE);
+  ck_assert(error_is(&result.status.error, ERR_RPC_REFUSED) && result.status.error.retryable);
   rpc_channel_close(&victim);
   buf_free(&out);
+}
+END_TEST
+
+/* LIF-12: what a server that is about to end did not begin is told from what it did. */
+START_TEST(a_call_that_an_ending_server_did_not_begin_is_refused) {
+  static const struct {
+    bool as_refused, begun, details;
+    enum error_code code;
+  } rows[] = {{true, false, false, ERR_RPC_REFUSED},
+              {false, false, false, ERR_RPC_STATUS_CANCELLED},
+              {true, true, false, ERR_RPC_STATUS_CANCELLED},
+              {true, false, true, ERR_CANCELLED}};
+  struct support_result result = {0};
+  struct rpc_channel *victim;
+  channel_to_enemy(&(struct rpc_channel_options){.cancelled_is_refused = rows[_i].as_refused}, &victim);
+  struct rpc_call *call = rpc_call_open(victim, "/a.B/C", NULL, &support_stream_handler, &result);
+  rpc_call_send(call, (const uint8_t *)"x", 1);
+  rpc_call_half_close(call);
+  struct buf out = {0}, block = {0};
+  buf_append(&out, SETTINGS, 9);
+  enemy_send(out.data, out.length, true);
+  buf_clear(&out);
+  literal_append(&block, ":status", "200", 3);
+  if (rows[_i].begun) {
+    frame_append(&out, 1, 4, 1, block.data, block.length);
+    buf_clear(&block);
+  }
+  literal_append(&block, "grpc-status", "1", 1);
+  literal_append(&block, "grpc-message", "CANCELLED", 9);
+  if (rows[_i].details) {
+    struct rpc_status said;
+    uint8_t bytes[RPC_STATUS_BYTES_MAX];
+    struct buf text = {0};
+    rpc_status_set(&said, RPC_CANCELLED, ERR_CANCELLED, NULL);
+    rpc_base64_encode(&text, bytes, rpc_status_encode(&said, bytes));
+    literal_append(&block, "grpc-status-details-bin", text.data, text.length);
+    buf_free(&text);
+  }
+  frame_append(&out, 1, 5, 1, block.data, block.length);
+  enemy_send(out.data, out.length, true);
+  SUPPORT_RUN_UNTIL(base, result.done);
+  ck_assert(error_is(&result.status.error, rows[_i].code));
+  ck_assert(rpc_channel_is_connected(victim) == (rows[_i].code != ERR_RPC_REFUSED));
+  rpc_channel_close(&victim);
+  buf_free(&out);
+  buf_free(&block);
+  buf_free(&result.reply);
 }
 END_TEST
 
@@ -444,6 +496,7 @@ int main(void) {
   tcase_add_loop_test(tests, a_hostile_server_cannot_hurt_its_client, 0, 11);
   tcase_add_test(tests, a_server_that_sends_garbage_fails_the_call);
   tcase_add_test(tests, a_refused_request_is_sent_once_more);
+  tcase_add_loop_test(tests, a_call_that_an_ending_server_did_not_begin_is_refused, 0, 4);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_ENV);

@@ -106,6 +106,9 @@ struct rpc_channel_options {
   bool keep_connected;         /* connect at once and again after a loss, without waiting for a call */
   bool denied_is_unavailable;  /* a call that the peer refuses for this channel's identity (auth.channel.denied) ends as
                                   UNAVAILABLE: whoever the call is for has nothing to do with that identity */
+  bool cancelled_is_refused;   /* a call that ends with CANCELLED and nothing else was not begun (rpc.refused), and its
+                                  connection takes no more: so a server made with gRPC C core ends what reaches it when
+                                  it is about to end, while its handlers end theirs with details */
   const char *user_agent;      /* default "gatehouse/<version>" */
   void (*on_state)(bool connected, void *arg); /* the channel became usable, or stopped being so; may be NULL */
   void *arg;                                   /* for on_state */
@@ -151,8 +154,9 @@ typedef void rpc_unary_callback(void *arg, const struct rpc_status *status, cons
 /* Starts a unary call of method, "/package.Service/Method" (both copied). Exactly one callback, unless the call is
  * cancelled before. The handle is valid until the callback begins. Never NULL: what fails at once fails in the
  * callback. A request that the peer surely has not seen (GOAWAY, REFUSED_STREAM) is sent once more by itself. Errors:
- * rpc.in_flight.limit, rpc.connect.failed, rpc.peer.gone, rpc.protocol.error, rpc.message.too_large,
- * rpc.compression.unsupported, deadline.exceeded, argument.invalid (bad metadata), or what the peer answered. */
+ * rpc.in_flight.limit, rpc.connect.failed, rpc.refused (it has not begun, nor will it), rpc.peer.gone,
+ * rpc.protocol.error, rpc.message.too_large, rpc.compression.unsupported, deadline.exceeded, argument.invalid (bad
+ * metadata), or what the peer answered. */
 struct rpc_call *rpc_call_unary(struct rpc_channel *channel, const char *method, const uint8_t *request,
                                 size_t request_length, const struct rpc_call_options *options,
                                 rpc_unary_callback *callback, void *arg);

@@ -60,6 +60,7 @@ struct rpc_call {
   int http_status;
   int64_t grpc_status; /* -1: not seen */
   bool waiting, wait_for_ready, retried, failed, writable_due;
+  bool begun;                /* more than trailers has come */
   struct rpc_status failure; /* when failed: what the work item delivers */
   union {
     rpc_unary_callback *unary;

@@ -329,8 +329,7 @@ void rpc_status_from_reset(struct rpc_status *status, uint32_t h2_error) {
   static const struct {
     uint32_t h2_error;
     enum rpc_code code;
-  } table[] = {{NGHTTP2_REFUSED_STREAM, RPC_UNAVAILABLE},
-               {NGHTTP2_CANCEL, RPC_CANCELLED},
+  } table[] = {{NGHTTP2_CANCEL, RPC_CANCELLED},
                {NGHTTP2_ENHANCE_YOUR_CALM, RPC_RESOURCE_EXHAUSTED},
                {NGHTTP2_INADEQUATE_SECURITY, RPC_PERMISSION_DENIED}};
   enum rpc_code code = RPC_INTERNAL;

@@ -143,6 +143,21 @@ def test_lif_9_lif_12_a_good_program_takes_the_cores_place_under_load(worldclock
         assert running(gateway) == str(path)
 
 
+def test_lif_9_lif_12_an_upgrade_of_the_core_refuses_nothing_that_may_wait(worldclock, notes):
+    """What reaches a core that is about to end was not begun, and goes on with the next one: every call is answered right."""
+    config = config_with()
+    config["dispatch"] = {"hold_ms": 10000}  # a slow machine's time to be back is not what is tried here
+    next(module for module in config["modules"] if module["id"] == "mcp")["config"] = {"coreWaitMs": 10000}
+    with start(worldclock, notes, config) as gateway:
+        path = program(gateway, "gatehouse-core-next", version="0.1.9")
+        with Load(gateway, clients=8) as load:
+            for count, program_of_then in enumerate((path, CORE, path), 1):
+                gateway.ctl("module", "upgrade", "core", "--to", program_of_then)
+                assert settled(gateway, count)[1]["verdict"] == "promoted"
+                load.again()
+        assert not load.failures, load.failures[:3]
+
+
 def test_lif_9_the_cores_program_is_named_by_its_version_too(worldclock, notes, tmp_path):
     tmp_path.chmod(0o755)
     folder = tmp_path / "versions"
