@@ -229,7 +229,7 @@ def real(options, upstream):
             for _ in range(max(5, options.kills // 4)):
                 gateway.wait_ready()
                 time.sleep(max(options.settle, CREDIT_S))
-                took.append(back_again_ms(gateway, name, caller))
+                took.append(back_again_ms(gateway, name, caller, []))
             caller.close()
             rows.append(Row(f"gatehouse, {name}: kill -9 to the next served tools/call: p50", percentile(took, 0.5), "ms",
                             budget=("measured", "<=", budget_ms), note=f"p99 {percentile(took, 0.99):.1f}, {len(took)} kills"))
