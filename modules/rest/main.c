@@ -25,7 +25,6 @@ static bool create(struct module *module, struct error *err) {
   (void)err;
   struct rest *rest = BASE_NEW(struct rest);
   rest->module = module;
-  http_client_prepare(); /* every call needs it */
   rest->clients = rest_clients_create(module_event_base(module));
   rest->filters = rest_filters_create(module_event_base(module), NULL);
   module_state_set(module, rest);
@@ -33,8 +32,10 @@ static bool create(struct module *module, struct error *err) {
 }
 
 static void attached(struct module *module, bool is_attached) {
-  if (is_attached)
-    module_warm_set(module, true, NULL);
+  if (!is_attached)
+    return;
+  module_warm_set(module, true, NULL);
+  http_client_prepare(); /* every call needs it; not before: loading it would make the way here twice as long */
 }
 
 static void drain(struct module *module, uint32_t deadline_ms) {
