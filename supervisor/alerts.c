@@ -435,8 +435,7 @@ void alerts_free(struct supervisor *supervisor) {
     close(alerts->pidfd);
   }
   for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
-    if (event_initialized(events[i]))
-      event_del(events[i]);
+    event_end(events[i]);
   for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
     if (*descriptors[i] > 0)
       close(*descriptors[i]);

@@ -22,8 +22,7 @@ static void release(struct core_describe *describe) {
   int *descriptors[] = {&describe->pidfd, &describe->pipe_read, &describe->image.output_fd};
   struct event *events[] = {&describe->exit_event, &describe->pipe_event, &describe->timer};
   for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
-    if (event_initialized(events[i]))
-      event_del(events[i]);
+    event_end(events[i]);
   for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
     if (*descriptors[i] > 0)
       close(*descriptors[i]);

@@ -302,7 +302,6 @@ void core_program_fill(const struct supervisor *supervisor, supervisor_control_v
 }
 
 void core_program_free(struct supervisor *supervisor) {
-  if (event_initialized(&supervisor->core_program.timer))
-    event_del(&supervisor->core_program.timer);
+  event_end(&supervisor->core_program.timer);
   image_free(&supervisor->core_program.other);
 }

@@ -380,10 +380,8 @@ void link_attach(struct supervisor *supervisor, uint64_t core_generation) {
 void link_close(struct supervisor *supervisor) {
   struct link *link = &supervisor->link;
   if (link->fd >= 0) {
-    if (event_initialized(&link->read_event))
-      event_del(&link->read_event);
-    if (event_initialized(&link->write_event))
-      event_del(&link->write_event);
+    event_end(&link->read_event);
+    event_end(&link->write_event);
     close(link->fd);
   }
   if (link->core_end >= 0)

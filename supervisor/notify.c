@@ -111,8 +111,7 @@ bool notify_open(struct supervisor *supervisor, struct error *err) {
 void notify_close(struct supervisor *supervisor) {
   if (supervisor->notify_fd < 0)
     return;
-  if (event_initialized(&supervisor->notify_event))
-    event_del(&supervisor->notify_event);
+  event_end(&supervisor->notify_event);
   close(supervisor->notify_fd);
   unlink(supervisor->notify_path);
 }

@@ -195,8 +195,7 @@ static void watch_begin(struct supervisor *supervisor) {
 
 static void watch_end(struct supervisor *supervisor) {
   watchdog_loop_end(&supervisor->watchdog);
-  if (event_initialized(&supervisor->turn_event))
-    event_del(&supervisor->turn_event);
+  event_end(&supervisor->turn_event);
 }
 
 /* ---- starting -------------------------------------------------------------------------------------------------------
@@ -272,8 +271,7 @@ static void release(struct supervisor *supervisor) {
     listeners_close(supervisor->listeners, supervisor->config->listeners_count);
   base_free(supervisor->listeners);
   for (size_t i = 0; i < sizeof(supervisor->signal_events) / sizeof(supervisor->signal_events[0]); i++)
-    if (event_initialized(&supervisor->signal_events[i]))
-      event_del(&supervisor->signal_events[i]);
+    event_end(&supervisor->signal_events[i]);
   upward_close(supervisor);
   if (supervisor->base)
     event_base_free(supervisor->base);

@@ -17,6 +17,12 @@
 
 struct supervisor;
 
+/* Takes an event out of the loop that may never have been made: whoever owns it was made full of zeros. */
+static inline void event_end(struct event *event) {
+  if (event_initialized(event))
+    event_del(event);
+}
+
 /* ---- child.c: one child's life --------------------------------------------------------------------------------------
  */
 

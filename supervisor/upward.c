@@ -272,8 +272,7 @@ void upward_close(struct supervisor *supervisor) {
   struct upward *upward = &supervisor->upward;
   struct event *events[] = {&upward->news_event, &upward->patience_event, &upward->watchdog_event};
   for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
-    if (event_initialized(events[i]))
-      event_del(events[i]);
+    event_end(events[i]);
   if (upward->fd >= 0)
     close(upward->fd);
   upward->fd = -1;
