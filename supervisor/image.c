@@ -255,6 +255,7 @@ static void core_fill(struct supervisor *supervisor, struct spawn_image *image, 
     add_channel(supervisor, image, &count);
   add_limits(image, &confinement);
   const struct sandbox_wish wish = wish_of(supervisor, child->is_core, image, &confinement);
+  sandbox_begin(&image->sandbox, &wish);
   sandbox_prepare(&image->sandbox, &wish);
 }
 
@@ -306,7 +307,7 @@ static void add_listeners(struct supervisor *supervisor, struct child *child, si
   buf_free(&names);
 }
 
-void image_module_prepare(struct supervisor *supervisor, struct child *child) {
+void image_module_begin(struct supervisor *supervisor, struct child *child) {
   const struct config *config = supervisor->config;
   const struct config_module *module = child->config;
   struct spawn_image *image = &child->image;
@@ -347,8 +348,13 @@ void image_module_prepare(struct supervisor *supervisor, struct child *child) {
   image->umask =
       image->user == supervisor->children[0].image.user ? 0077 : 0007; /* the core reaches sockets by group */
   const struct sandbox_wish wish = wish_of(supervisor, child->is_core, image, module);
-  sandbox_prepare(&image->sandbox, &wish);
-  sandbox_report(&image->sandbox, module->id);
+  sandbox_begin(&image->sandbox, &wish);
+}
+
+void image_module_prepare(struct supervisor *supervisor, struct child *child) {
+  const struct sandbox_wish wish = wish_of(supervisor, child->is_core, &child->image, child->config);
+  sandbox_prepare(&child->image.sandbox, &wish);
+  sandbox_report(&child->image.sandbox, child->config->id);
 }
 
 /* It speaks with nobody of us. */
@@ -379,6 +385,7 @@ void image_alerts_prepare(struct supervisor *supervisor) {
   }
   add_limits(image, &module);
   const struct sandbox_wish wish = wish_of_alerts(supervisor, &module);
+  sandbox_begin(&image->sandbox, &wish);
   sandbox_prepare(&image->sandbox, &wish);
 }
 

@@ -22,6 +22,7 @@ bool process_program_is_good(const char *program) {
 static bool prepare(struct supervisor *supervisor, struct child *child, struct error *err) {
   if (!image_identity_prepare(supervisor, child, err) || !rundir_child_prepare(supervisor, child, err))
     return false;
+  image_module_begin(supervisor, child);
   image_module_prepare(supervisor, child);
   return true;
 }

@@ -134,6 +134,7 @@ static bool rebuild(struct child *child, const struct config_module *module, str
   child->config = module;
   if (!image_identity_prepare(child->supervisor, child, err) || !rundir_child_prepare(child->supervisor, child, err))
     return false;
+  image_module_begin(child->supervisor, child);
   image_module_prepare(child->supervisor, child);
   return true;
 }

@@ -198,6 +198,7 @@ static void program_renew(struct sandbox *sandbox, const struct sandbox_wish *wi
   }
   log_event(LOG_INFO, "supervisor", "another program is in the place of a module's: it is the one that starts",
             LOG_TEXT("module", wish->module->id), LOG_TEXT("program", wish->program));
+  sandbox_begin(sandbox, wish);
   sandbox_prepare(sandbox, wish);
 }
 
@@ -354,23 +355,27 @@ static void prepare_order_of_ends(struct sandbox *sandbox) {
     sandbox_note(sandbox, SANDBOX_OOM_FIRST, SANDBOX_OFF, "only root may say so here");
 }
 
-void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+void sandbox_begin(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   sandbox_free(sandbox);
   sandbox->applies = true;
   sandbox->landlock_fd = sandbox->mount_fd = sandbox->cgroup_fd = sandbox->events_fd = sandbox->tmp_fd = -1;
   sandbox->profile = profile_of(wish);
   places_prepare(sandbox, wish);
-  note_user(sandbox, wish);
-  note_privileges(sandbox, wish);
-  prepare_filter(sandbox, wish);
-  note_limits(sandbox, wish);
   if (wish->core) /* a view would keep a state directory that an operator has exchanged or mounted over */
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF,
                  "the core has none: what is mounted on its directories is to be seen; Landlock closes the rest");
   else if (wish->module->sandbox_mount_view)
-    sandbox_mount_prepare(sandbox, wish);
+    sandbox_mount_begin(sandbox, wish);
   else
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_TURNED_OFF, OFF_BY_CONFIGURATION);
+}
+
+void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+  note_user(sandbox, wish);
+  note_privileges(sandbox, wish);
+  prepare_filter(sandbox, wish);
+  note_limits(sandbox, wish);
+  sandbox_mount_finish(sandbox);
   prepare_landlock(sandbox, wish);
   if (sandbox->tmp_fd >= 0)
     sandbox_note(sandbox, SANDBOX_PRIVATE_TMP, SANDBOX_IN_FORCE, "its own, until the gateway ends");
@@ -414,7 +419,9 @@ void sandbox_report(const struct sandbox *sandbox, const char *module_id) {
 
 void sandbox_free(struct sandbox *sandbox) {
   if (sandbox->applies) {
-    int descriptors[] = {sandbox->landlock_fd, sandbox->mount_fd, sandbox->cgroup_fd, sandbox->events_fd};
+    sandbox_mount_finish(sandbox);
+    int descriptors[] = {sandbox->landlock_fd, sandbox->mount_fd, sandbox->cgroup_fd, sandbox->events_fd,
+                         sandbox->tmp_fd};
     for (size_t i = 0; i < sizeof(descriptors) / sizeof(descriptors[0]); i++)
       if (descriptors[i] >= 0)
         close(descriptors[i]);

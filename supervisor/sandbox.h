@@ -93,6 +93,10 @@ struct sandbox {
   int events_fd;                        /* what happened to the group's memory; -1: nobody counts */
   uint64_t kills_before;                /* in the group, before the process that runs now */
   int tmp_fd;                           /* /tmp of the mount view while preparing; -1: none */
+  struct {
+    pid_t pid; /* 0: none */
+    int news, leave;
+  } helper; /* that builds the mount view, from begin to prepare */
   bool oom_first;
   struct sandbox_place places[SANDBOX_PLACES_MAX]; /* of a module only its program */
   size_t place_count;
@@ -114,7 +118,9 @@ struct sandbox_wish {
 };
 
 /* Prepares everything; never fails: what cannot be had is found out and noted. NOTE: the filter holds the addresses of
- * program, arguments and environment; when one of those changes, prepare again. */
+ * program, arguments and environment; when one of those changes, prepare again. The sandbox has begun, with the same
+ * wish: what takes its time is under way from then on, so that those of many modules are made beside one another. */
+void sandbox_begin(struct sandbox *sandbox, const struct sandbox_wish *wish);
 void sandbox_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 void sandbox_free(struct sandbox *sandbox);
 /* Before it is started again: when one of its places leads to another file than before, what names that file is made
@@ -161,8 +167,9 @@ int sandbox_landlock_version(void);
 void sandbox_landlock_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
 
 /* sandbox_mount.c: the mount namespace: a root of its own with what the profile may read, the module's directory, the
- * SPI sockets, a /tmp of its own. */
-void sandbox_mount_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish);
+ * SPI sockets, a /tmp of its own. Begun by a helper process, whose work is then waited for and kept. */
+void sandbox_mount_begin(struct sandbox *sandbox, const struct sandbox_wish *wish);
+void sandbox_mount_finish(struct sandbox *sandbox);
 
 /* sandbox_cgroup.c. source: the kernel's tables of mounts and of our own groups; NULL: this process's. */
 struct sandbox_cgroup_source {

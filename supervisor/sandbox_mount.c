@@ -2,11 +2,12 @@
  * profile may read, its program, its directory, the SPI sockets and the notification socket, a /proc of its own
  * processes, and a /tmp of its own. Nothing else has a name there.
  *
- * It is made once, when the supervisor starts, by a helper process in a new mount namespace; the supervisor keeps the
- * namespace by a descriptor, and each start of the module enters it by one call. So a restart pays nothing for it, and
- * /tmp lives as long as the supervisor. */
+ * It is made once, when the supervisor starts, by a helper process in a new mount namespace, those of all modules
+ * beside one another; the supervisor keeps the namespace by a descriptor, and each start of the module enters it by one
+ * call. So a restart pays nothing for it, and /tmp lives as long as the supervisor. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
@@ -141,15 +142,18 @@ static void build(struct builder *builder, const struct sandbox *sandbox, const 
     failed(builder, "protect", "/");
 }
 
-/* The helper: builds, tells how it went, and stays until it is looked at. */
+/* The helper: builds, tells how it went, and stays until it is looked at. It keeps nothing else open: the ends of other
+ * helpers' pipes would be held by it. */
 __attribute__((noreturn)) static void help(const struct sandbox *sandbox, const struct sandbox_wish *wish, int news,
                                            int leave) {
   struct builder builder = {0};
   char byte;
+  if (dup2(leave, STDIN_FILENO) < 0 || dup2(news, STDOUT_FILENO) < 0 || syscall(SYS_close_range, 3, ~0U, 0) != 0)
+    _exit(1);
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* the supervisor takes the namespace from it and has no CAP_SYS_PTRACE */
   build(&builder, sandbox, wish);
-  if (write(news, builder.step, sizeof(builder.step)) == (ssize_t)sizeof(builder.step))
-    while (read(leave, &byte, 1) < 0 && errno == EINTR)
+  if (write(STDOUT_FILENO, builder.step, sizeof(builder.step)) == (ssize_t)sizeof(builder.step))
+    while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
       continue;
   _exit(0);
 }
@@ -166,30 +170,47 @@ static void keep(struct sandbox *sandbox, pid_t helper) {
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_IN_FORCE, "its own files, read-only but for its directory");
 }
 
-void sandbox_mount_prepare(struct sandbox *sandbox, const struct sandbox_wish *wish) {
+static void close_all(const int *descriptors, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (descriptors[i] >= 0)
+      close(descriptors[i]);
+}
+
+void sandbox_mount_begin(struct sandbox *sandbox, const struct sandbox_wish *wish) {
   int news[2] = {-1, -1}, leave[2] = {-1, -1};
-  char step[STEP_BYTES];
   if (geteuid() != 0) {
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF, "only root can make one; Landlock keeps other files closed");
     return;
   }
   pid_t helper = pipe2(news, O_CLOEXEC) == 0 && pipe2(leave, O_CLOEXEC) == 0 ? fork() : -1;
-  if (helper == 0) {
-    close(leave[1]);
+  if (helper == 0)
     help(sandbox, wish, news[1], leave[0]);
+  const int its[] = {news[1], leave[0]}, ours[] = {news[0], leave[1]};
+  close_all(its, 2);
+  if (helper > 0) {
+    sandbox->helper.pid = helper;
+    sandbox->helper.news = news[0];
+    sandbox->helper.leave = leave[1];
+    return;
   }
-  if (news[1] >= 0)
-    close(news[1]);
-  ssize_t length = helper > 0 ? read(news[0], step, sizeof(step)) : -1;
+  close_all(ours, 2);
+  sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF, "cannot start a helper");
+}
+
+void sandbox_mount_finish(struct sandbox *sandbox) {
+  char step[STEP_BYTES];
+  pid_t helper = sandbox->helper.pid;
+  if (helper == 0)
+    return;
+  ssize_t length = read(sandbox->helper.news, step, sizeof(step));
   if (length == (ssize_t)sizeof(step) && !step[0])
     keep(sandbox, helper);
   else
     sandbox_note(sandbox, SANDBOX_MOUNT_VIEW, SANDBOX_OFF, "cannot %.80s",
                  length == (ssize_t)sizeof(step) ? step : "start a helper");
-  const int rest[] = {news[0], leave[0], leave[1]};
-  for (size_t i = 0; i < 3; i++)
-    if (rest[i] >= 0)
-      close(rest[i]);
-  while (helper > 0 && waitpid(helper, NULL, 0) < 0 && errno == EINTR)
+  close(sandbox->helper.news);
+  close(sandbox->helper.leave); /* it goes */
+  while (waitpid(helper, NULL, 0) < 0 && errno == EINTR)
     continue;
+  sandbox->helper.pid = 0;
 }

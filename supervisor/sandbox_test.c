@@ -67,7 +67,8 @@ static uint32_t run(const struct sandbox *sandbox, const struct seccomp_data *da
 static void build(struct sandbox *sandbox, enum sandbox_profile profile, bool network,
                   const struct config_list *calls) {
   static const struct config_list none = {0};
-  *sandbox = (struct sandbox){.applies = true, .landlock_fd = -1, .mount_fd = -1, .cgroup_fd = -1, .events_fd = -1};
+  *sandbox = (struct sandbox){
+      .applies = true, .landlock_fd = -1, .mount_fd = -1, .cgroup_fd = -1, .events_fd = -1, .tmp_fd = -1};
   const struct sandbox_filter_wish wish = {
       .profile = profile, .network = network, .start = {start[0], start[1], start[2]}, .calls = calls ? calls : &none};
   ck_assert(sandbox_filter_build(&wish, sandbox));

@@ -223,6 +223,8 @@ static bool start_children(struct supervisor *supervisor, struct error *err) {
   core_program_init(supervisor);
   if (!alerts_prepare(supervisor, err))
     return false;
+  for (size_t i = 1; i < supervisor->child_count; i++)
+    image_module_begin(supervisor, &supervisor->children[i]);
   for (size_t i = 0; i < supervisor->child_count; i++) {
     struct child *child = &supervisor->children[i];
     if (child->is_core)

@@ -149,6 +149,8 @@ void image_renew(struct supervisor *supervisor, struct child *child);
 /* A further image of the core, with that program; "": the configured one. It shares the descriptors of the first. */
 void image_core_make(struct supervisor *supervisor, struct spawn_image *image, const char *program,
                      enum image_purpose purpose);
+/* In two steps, so that what takes its time is made for many modules at once. */
+void image_module_begin(struct supervisor *supervisor, struct child *child);
 void image_module_prepare(struct supervisor *supervisor, struct child *child);
 /* Of the program of alerts. */
 void image_alerts_prepare(struct supervisor *supervisor);
