@@ -74,19 +74,19 @@ def with_environment(text):
     return found
 
 
-KILLED = collections.deque(maxlen=1000)  # (pid, when by the wall's clock): before, and after it was gone
+KILLED = collections.deque(maxlen=1000)  # (pid, before it was killed, after it was gone), by the wall's clock
 
 
 def kill_and_wait(pid, number=signal.SIGKILL, timeout_s=10):
     """Signals the process that now has this id; returns when it is gone."""
     handle = os.pidfd_open(pid)
-    KILLED.append((pid, time.time()))
+    began = time.time()
     try:
         signal.pidfd_send_signal(handle, number)
         if not select.select([handle], [], [], timeout_s)[0]:
             raise Broken(f"process {pid} did not end within {timeout_s} s of signal {number}")
-        KILLED.append((pid, time.time()))
     finally:
+        KILLED.append((pid, began, time.time()))
         os.close(handle)
 
 

@@ -92,18 +92,17 @@ def excused(timeline, door, asked, hits, modules):
     behind = [name for name in behind if name in modules]
     if hits & {own, "supervisor", *(f"{what} {name}" for what in ("channel", "answers") for name in (own, *behind))}:
         return True
-    begin, end = asked.began - SLACK_S, asked.ended + SLACK_S
+    begin, end = asked.began - SLACK_S, asked.ended + SLACK_S  # it was decided at any moment between these
     if "core" in hits and (timeline.core_ended(begin, end) or timeline.core_away_s(begin, end) > HOLD_S or timeline.leaves(own, begin - LEAVES_S, end)):
         return True  # it was under way there, or comes when that is away for too long, or to a process of the door's that is about to go
     if own == "hello":  # the example does not wait
         return not all(timeline.served_throughout(name, begin, end) for name in (own, "core"))
-    ends = [moment for name in behind for moment in timeline.ends(name, begin, end)]
+    ends = sum(timeline.ends(name, begin, end) for name in behind)
     late = asked.code == "deadline.exceeded" and asked.ended - asked.began >= DEADLINE_S  # in a process that hangs
-    at_once = any(timeline.state(name, moment) in AT_ONCE for name in behind for moment in (asked.began, asked.ended))
-    if late or len(ends) > 1 or at_once:
+    at_once = any(timeline.states_of(name, begin, end) & set(AT_ONCE) for name in behind)
+    if late or ends > 1 or at_once:
         return True
-    waits = max([asked.began, *ends])
-    return not timeline.all_served([own, *behind, "core"], waits + SLACK_S, waits + HOLD_S - SLACK_S)
+    return timeline.away([own, *behind, "core"], asked.began, end, HOLD_S - 2 * SLACK_S)
 
 
 class World:
