@@ -103,7 +103,7 @@ def judge(world, versions, newest, ends, why):
         raise Broken(f"{verdict}, and {program_of(world.pid('core'))} runs, not {wanted}")
 
 
-def scenario(fault, word="good", when=at_once, do=nothing, probation_ms=SHORT_MS, ends=KEPT, why="", hits="core", short=False):
+def scenario(fault, word="good", when=at_once, do=nothing, probation_ms=SHORT_MS, ends=KEPT, why="", hits="core", short=False, bound_s=8):
     def act(trial):
         world = trial.world
         path = world.versions.program("core", word, str(next(NUMBERS)))
@@ -115,16 +115,16 @@ def scenario(fault, word="good", when=at_once, do=nothing, probation_ms=SHORT_MS
         do(trial, path)
         trial.back(time.monotonic())
         judge(world, (before, str(path)), newest, ends, why)
-    return Scenario(fault, "core", when.__name__.replace("_", " "), act, world="upgrade", hits=frozenset({hits}), bound_s=8, again=ends != KEPT,
+    return Scenario(fault, "core", when.__name__.replace("_", " "), act, world="upgrade", hits=frozenset({hits}), bound_s=bound_s, again=ends != KEPT,
                     long=not short)
 
 
 SCENARIOS = [
     scenario("upgrade to a good program of", short=True),
     scenario("upgrade to one that crashes of", "crashes", ends=BACK, why="before it was ready", short=True),
-    scenario("upgrade to one that hangs of", "hangs", ends=BACK, why="it was not ready in its start timeout"),
+    scenario("upgrade to one that hangs of", "hangs", ends=BACK, why="it was not ready in its start timeout", bound_s=12),
     scenario("upgrade to one that dies of", "dies", probation_ms=HELD_MS, ends=BACK, why="it ended by signal 4 on probation", short=True),
-    scenario("upgrade to one that stalls of", "stalls", probation_ms=HELD_MS, ends=BACK, why="it gave no sign of life"),
+    scenario("upgrade to one that stalls of", "stalls", probation_ms=HELD_MS, ends=BACK, why="it gave no sign of life", bound_s=12),
     scenario("order back the upgrade of", when=probation, do=order_back, probation_ms=HELD_MS, ends=BACK, why="ordered"),
     scenario("kill the leaving one, upgrade of", do=kill_leaving),
     *(scenario("kill the candidate, upgrade of", when=when, do=kill_candidate, probation_ms=HELD_MS, ends=BACK, why="it ended by signal 9")

@@ -8,7 +8,7 @@ import procs
 from common import Broken
 from harness.processes import wait_until
 from trial import Scenario
-from versions import PROMOTED, ROLLED_BACK
+from versions import LATE, LINGERS, PROMOTED, ROLLED_BACK
 from world import UPGRADABLE
 
 PAUSE_S = 0.3
@@ -18,28 +18,30 @@ NUMBERS = itertools.count(2)
 
 
 def starting(world, module, program, held_ms):
-    """It needs 400 ms to be warm (late)."""
+    """It serves only when it is let go (late)."""
+    world.versions.hold(program, LATE, LINGERS)
     world.versions.upgrade(module, program, held_ms)
-    world.versions.wait_phase(module, "starting")
-    wait_until(lambda: world.versions.beside(module), "the candidate's process", 10, pause_s=0.002)
+    wait_until(lambda: world.versions.beside(module), "the candidate's process", 20, pause_s=0.002)
+    return world.versions.wait_phase(module, "starting")
 
 
 def probation(world, module, program, held_ms):
+    """One that is short may have ended well when it is looked for: then the old one, which lingers, is met on its way out."""
     world.versions.upgrade(module, program, held_ms)
-    world.versions.wait_phase(module, "probation")
+    return world.versions.wait_phase(module, "probation", *(["retiring"] if held_ms == SHORT_MS else []))
 
 
 def retiring(world, module, program, _):
-    """Promoted at once; the old one needs a second until it begins to drain (lingers)."""
+    """Promoted at once; the old one begins to drain only when it is let go (lingers)."""
     world.versions.upgrade(module, program, 1)
-    world.versions.wait_phase(module, "retiring")
+    return world.versions.wait_phase(module, "retiring")
 
 
 def rolling_back(world, module, program, _):
-    """Taken back by an operator on probation; it needs a second until it begins to drain."""
+    """Taken back by an operator on probation; it begins to drain only when it is let go."""
     probation(world, module, program, HELD_MS)
     world.admin.order("Rollback", module)
-    world.versions.wait_phase(module, "rolling back")
+    return world.versions.wait_phase(module, "rolling back")
 
 
 PHASES = {"starting": starting, "probation": probation, "retiring": retiring, "rolling back": rolling_back, "long probation": probation}
@@ -94,7 +96,7 @@ def hang(trial, module, victim):
     """Until it was found and is gone."""
     pid, _ = process_of(trial.world, module, victim)
     with procs.stopped(pid):
-        wait_until(lambda: procs.state(pid) is None, "a hanging process to be ended", 15)
+        wait_until(lambda: procs.state(pid) is None, "a hanging process to be ended", 40)
     return time.monotonic()
 
 
@@ -117,11 +119,15 @@ def scenario(phase, victim, do, module):
     def act(trial):
         world, number = trial.world, str(next(NUMBERS))
         words = ("late", "lingers", number) if phase == "starting" else ("lingers", number)
+        program = world.versions.program(module, *words)
         versions, newest = (world.versions.running(module), ".".join(words)), world.versions.of(module)["changes"][0]["atMs"]
         allowed = DECIDED.get(phase) or (EITHER if do is pause else KILLED[phase, victim])
         # Where the probation may also end well it is short, or the scenario would last as long as it does.
-        PHASES[phase](world, module, world.versions.program(module, *words), SHORT_MS if PROMOTED in allowed else HELD_MS)
+        for each in (world.versions.program(module, *versions[0].split(".")), program):
+            world.versions.hold(each, LINGERS)
+        trial.state = PHASES[phase](world, module, program, SHORT_MS if PROMOTED in allowed else HELD_MS)
         moment = do(trial, module, victim)
+        world.versions.let_go(module)
         trial.back(moment, module)
         judge(world, module, versions, newest, allowed)
     return act

@@ -26,6 +26,7 @@ WATCHED_MS = 20000  # at most, of a bad one: its fault ends it before
 PACE_S = 0.002
 KEEPS = (True, False, False, False)  # clients at the door: one keeps its connection
 AUDIT_EVERY = 100
+START_MS = 1500  # one that hangs in its warm-up is known by then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def run(count, seed):
     meets each."""
     turns, problems, rng = [], [], random.Random(seed)
     order = [(module, kind) for kind in BAD for module in MODULES]
-    with contextlib.closing(World("upgrade", PACE_S, KEEPS)) as world:
+    with contextlib.closing(World("upgrade", PACE_S, KEEPS, START_MS)) as world:
         log, before = Log(world), weights(world)
         for number in range(count):
             if number % (2 * len(order)) == 0:

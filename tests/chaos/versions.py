@@ -8,6 +8,7 @@ from harness import BUILD
 from harness.processes import wait_until
 
 PROMOTED, ROLLED_BACK = "promoted", "rolled back"
+LATE, LINGERS = 0o010, 0o001  # who may not execute a program whose version is held there (odd_version.c)
 
 
 class Versions:
@@ -22,6 +23,14 @@ class Versions:
             shutil.copy2(BUILD / "tests" / f"odd_{module}", path)
         return path
 
+    def hold(self, program, *where):
+        """Keeps a version in a state that a scenario has to meet, until it is let go: where the words of its folder say so."""
+        program.chmod(0o755 & ~sum(where))
+
+    def let_go(self, module):
+        for program in (self.directory / module).iterdir():
+            self.hold(program / f"gatehouse-{module}")
+
     def of(self, module):
         """What the core says of them; {} while no core answers."""
         try:
@@ -32,11 +41,12 @@ class Versions:
     def upgrade(self, module, program, probation_ms):
         self.world.admin.order("Upgrade", module, path=str(program), probationMs=probation_ms)
 
-    def wait_phase(self, module, phase, timeout_s=10):
+    def wait_phase(self, module, *phases, timeout_s=20):
+        """Until the upgrade is in one of these, which is returned."""
         try:
-            wait_until(lambda: self.of(module).get("phase") == phase, phase, timeout_s, pause_s=0.002)
+            return wait_until(lambda: (now := self.of(module).get("phase")) in phases and now, " or ".join(phases), timeout_s, pause_s=0.002)
         except AssertionError:
-            raise Broken(f"the upgrade of {module} is not {phase}: {self.of(module)}") from None
+            raise Broken(f"the upgrade of {module} is not {' or '.join(phases)}: {self.of(module)}") from None
 
     def settled(self, module, timeout_s=20):
         """Until nothing is under way and the module is ready: the newest change."""

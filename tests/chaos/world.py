@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import random
 import re
 import socket
 import subprocess
@@ -43,16 +44,25 @@ SETTLED_S = 0.3  # connections that were closed on one side are gone on the othe
 DISK_MB = 192
 UPGRADABLE = ("mcp", "rest")
 # On a busy machine one stall makes five of fifty calls late: the times of so few say nothing of a version.
-CORE_UPGRADE = {"start_timeout_ms": 2000, "watchdog_ms": 3000, "upgrade": {"probation_ms": 500, "modules_ms": 5000}}
-UPGRADE = {"start_timeout_ms": 1500, "drain_timeout_ms": 5000, "upgrade": {"probation_ms": 600, "memory_bytes": 64 << 20, "latency_calls": 100}}
+CORE_UPGRADE = {"start_timeout_ms": 6000, "watchdog_ms": 6000, "upgrade": {"probation_ms": 500, "modules_ms": 10000}}
+UPGRADE = {"drain_timeout_ms": 6000, "upgrade": {"probation_ms": 600, "memory_bytes": 64 << 20, "latency_calls": 100}}
+START_MS = 10000
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+def free_ports(count, keep):
+    """Ports beyond those that the kernel gives away: nobody comes by one while its gateway is started again. keep: an ExitStack for the names
+    that say to the other gateways of this machine whose they are."""
+    lowest, highest = map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    found, candidates = [], [*range(10000, lowest), *range(highest + 1, 65536)]
+    while len(found) < count:
+        port = random.choice(candidates)
+        with contextlib.suppress(OSError), socket.socket() as probe:  # somebody's
+            probe.bind(("127.0.0.1", port))
+            name = socket.socket(socket.AF_UNIX)
+            keep.callback(name.close)
+            name.bind(f"\0gatehouse chaos port {port}")
+            found.append(port)
+    return found
 
 
 def mount(path):
@@ -106,9 +116,10 @@ def excused(timeline, door, asked, hits, modules):
 
 
 class World:
-    def __init__(self, kind, pace_s=0.004, keeps=(True, False)):
-        """keeps: for each client of an upgraded door, whether it keeps its connection: the others meet both versions by turns."""
-        self.kind, self.pace_s, self.keeps = kind, pace_s, keeps
+    def __init__(self, kind, pace_s=0.004, keeps=(True, False), start_ms=START_MS):
+        """keeps: for each client of an upgraded door, whether it keeps its connection: the others meet both versions by turns. start_ms: how
+        long a version may take until it is ready."""
+        self.kind, self.pace_s, self.keeps, self.start_ms = kind, pace_s, keeps, start_ms
         self.cleanup = contextlib.ExitStack()
         self.deaths = []  # (module, generation) that were killed
         self.core_deaths = 0  # of cores that served; one that is killed while it starts may have written nothing yet
@@ -126,7 +137,7 @@ class World:
         self.cleanup.callback(self.wire.close)
         self.notes = processes.start_notes(self.directory)
         self.cleanup.callback(self.notes.stop)
-        self.ports = dict(zip(DOORS, free_ports(len(DOORS))))
+        self.ports = dict(zip(DOORS, free_ports(len(DOORS), self.cleanup)))
         self.disk = self.small_disk() if self.kind != "upgrade" else None  # a thousand upgrades under load leave a long log
         self.gateway = gateways.Gateway(self.configuration(), env={"GATEHOUSE_STATE": str(self.disk / "state")} if self.disk else None)
         self.cleanup.callback(self.gateway.close)
@@ -172,7 +183,7 @@ class World:
             self.versions = Versions(self)
             for module in modules:
                 if module["id"] in UPGRADABLE:
-                    module.update(UPGRADE, binary=str(self.versions.program(module["id"], "lingers", "0")))
+                    module.update(UPGRADE, start_timeout_ms=self.start_ms, binary=str(self.versions.program(module["id"], "lingers", "0")))
         core = {"core": CORE_UPGRADE} if self.kind == "upgrade" else {}
         listeners = [{"name": name, "port": port} for name, port in self.ports.items()]
         return {"version": 1, "store": {"backend": "sqlite"}, "listeners": listeners, "modules": modules, **core}
