@@ -149,6 +149,7 @@ class Client(threading.Thread):
         self.make, self.pace_s, self.keeps, self.add = make, pace_s, keeps, add
         self.ending, self.open_, self.idle = threading.Event(), threading.Event(), threading.Event()
         self.open_.set()
+        self.rights = 0  # answers that were right, and are to be seen
 
     def run(self):
         caller = self.make()
@@ -160,7 +161,9 @@ class Client(threading.Thread):
                 self.open_.wait(0.2)
                 continue
             began = time.time()
-            self.add(caller, *caller.ask(), began)
+            outcome, code, detail = caller.ask()
+            self.add(caller, outcome, code, detail, began)
+            self.rights += outcome == RIGHT
             if not self.keeps:
                 caller.close()
             self.ending.wait(self.pace_s)

@@ -60,7 +60,7 @@ def changed(do, victim, delay_ms):
         time.sleep(delay_ms / 1000)
         moment = do(trial, victim)
         try:
-            wait_until(lambda: in_force(world, number), "the new file to be in force", 10)
+            wait_until(lambda: in_force(world, number), "the new file to be in force", 20)
         except AssertionError as error:
             raise Broken(str(error)) from None
         world.wait_ready()
@@ -72,8 +72,9 @@ def refused(trial):
     """A program that is not there: the file before stays in force."""
     world = trial.world
     before, config = world.processes(), dict(next(module for module in world.gateway.config["modules"] if module["id"] == CHANGED))
-    rewrite(world, binary="/nonexistent/program")
-    wait_until(lambda: "/nonexistent/program" in world.gateway.log(), "the file to be refused", 10)
+    program = f"/nonexistent/program{next(NUMBERS)}"
+    rewrite(world, binary=program)
+    wait_until(lambda: program in world.gateway.log(), "the file to be refused", 10)
     now = world.processes()
     if any(now[name]["pid"] != before[name]["pid"] for name in before):
         raise Broken(f"a file was refused, and processes changed: {before} {now}")

@@ -71,11 +71,9 @@ def disk(trial):
     world = trial.world
     trial.hits = {"store"}
     ballast = world.disk / "ballast"
-    with open(ballast, "wb") as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(b"\0" * (1 << 20))
-                file.flush()
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * (1 << 20))
     refused = []
     try:
         def full():

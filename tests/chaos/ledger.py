@@ -17,7 +17,7 @@ class Ledger(threading.Thread):
         super().__init__(daemon=True, name="ledger")
         self.run_directory, self.pace_s = run, pace_s
         self.there, self.gone, self.unknown, self.refused, self.tokens = [], set(), set(), set(), []
-        self.acknowledged = self.lost = 0
+        self.acknowledged = self.lost = self.writes = 0
         self.failures = []
         self.lock, self.ending = threading.Lock(), threading.Event()
         self.open_, self.idle = threading.Event(), threading.Event()
@@ -33,6 +33,7 @@ class Ledger(threading.Thread):
                 continue
             number += 1
             self.write(admin, number)
+            self.writes = number
             self.ending.wait(self.pace_s)
         admin.close()
 

@@ -6,7 +6,7 @@ is read at every step:
 
   hold     "socket", "describe", "initialize" or "drain": that step waits until the file says otherwise
   unready  true: not healthy and not ready
-  deaf     true: neither Shutdown nor SIGTERM ends it
+  deaf     true: neither Shutdown nor SIGTERM ends it, until it is not deaf any more
   deafen   true: the runtime socket is closed, the process stays
   leave    N: leaves at once with status N
   invoke   how an invocation is answered: see INVOKE; nothing: rightly
@@ -107,7 +107,7 @@ INVOKE = {answer.__name__: answer for answer in (truncated, garbage, empty, noth
 
 class Module(grpc.GenericRpcHandler):
     def __init__(self):
-        self.initialize, self.proven, self.ending = None, threading.Event(), threading.Event()
+        self.initialize, self.proven, self.told, self.ending = None, threading.Event(), threading.Event(), threading.Event()
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(32), handlers=[self])
         self.server.add_insecure_port(f"unix:{RUNTIME_SOCKET}")
         self.server.start()
@@ -181,8 +181,7 @@ class Module(grpc.GenericRpcHandler):
         return b""
 
     def end(self, *_):
-        if not behaviour().get("deaf"):
-            self.ending.set()
+        self.told.set()
 
 
 def main():
@@ -190,6 +189,8 @@ def main():
     signal.signal(signal.SIGTERM, module.end)
     deafened = False
     while not module.ending.wait(0.02):
+        if module.told.is_set() and not behaviour().get("deaf"):
+            module.ending.set()
         wanted = bool(behaviour().get("deafen"))
         if wanted and not deafened:
             module.server.stop(None)

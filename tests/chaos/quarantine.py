@@ -19,7 +19,7 @@ def be_quarantined(world):
 
 def held(trial, moment):
     world = trial.world
-    wait_until(world.processes, "the next core to answer", 10)
+    wait_until(world.processes, "the next core to answer", 20)
     world.wait_state("odd", "quarantined")
     world.steer()
     time.sleep(0.2)

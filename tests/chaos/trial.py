@@ -7,7 +7,7 @@ import procs
 from admin import Refused
 from common import Broken
 from doors import REFUSED, WRONG, serves_again_ms
-from harness.processes import wait_until
+from harness.processes import Stalls
 from timeline import Timeline
 from world import DOOR_OF, excused, permitted
 
@@ -42,7 +42,7 @@ class Trial:
         self.hits = set(scenario.hits if scenario.hits is not None else {scenario.victim})
         self.state, self.back_ms, self.problems = scenario.state, None, []
         self.counts, self.codes, self.slowest_ms, self.before = {}, {}, 0.0, {}
-        self.seconds = 0.0
+        self.seconds, self.stalls = 0.0, Stalls()
 
     # ---- for the scenarios ----
 
@@ -56,17 +56,16 @@ class Trial:
             self.back_ms = serves_again_ms(caller, since, self.scenario.bound_s + 20)
         finally:
             caller.close()
-        if self.back_ms > self.scenario.bound_s * 1000:
-            raise Broken(f"served again only after {self.back_ms:.0f} ms, the bound is {self.scenario.bound_s * 1000:.0f}")
+        bound_ms = (self.scenario.bound_s + self.stalls.between(since, since + self.back_ms / 1000)) * 1000
+        if self.back_ms > bound_ms:
+            raise Broken(f"served again only after {self.back_ms:.0f} ms, the bound is {bound_ms:.0f}")
 
     # ---- running ----
 
     def calm(self):
         """Everything serves, and has been seen to."""
         self.world.wait_ready()
-        seen = {name: door.seen.counts["right"] for name, door in self.world.doors.items()}
-        wait_until(lambda: all(door.seen.counts["right"] >= seen[name] + CALM_RIGHT for name, door in self.world.doors.items()),
-                   "right answers at every door", 20)
+        self.world.answered(CALM_RIGHT)
 
     def run(self):
         begin = time.monotonic()
@@ -77,7 +76,8 @@ class Trial:
             self.world.ledger.take()
             self.world.log.new()
             self.before = self.world.processes()
-            self.scenario.act(self)
+            with self.stalls:
+                self.scenario.act(self)
             self.calm()
         except (Broken, AssertionError, Refused, ConnectionError, OSError, KeyError) as broken:
             self.problems.append(f"{type(broken).__name__}: {broken}"[:1500])
@@ -141,3 +141,8 @@ def state_at_death(world, module, generation):
             unseen = (entry["fromState"], entry["toState"]) == ("discovered", "stopped")  # its socket had not been found
             return "starting" if unseen else entry["fromState"]
     return "starting"
+
+
+def was(world, module, generation, state):
+    """Whether that life of a module was ever in this state, from its history."""
+    return any(int(entry.get("generation", 0)) == generation and entry["toState"] == state for entry in world.admin.describe(module).get("history", []))

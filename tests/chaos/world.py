@@ -33,9 +33,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 DOOR_OF = {"mcp": "mcp", "rest": "mcp", "odd": "mcp", "core": "mcp", "mcp2": "mcp2", "hello": "hello", "supervisor": "mcp"}
 # door: (the module at the door, the modules behind it)
 DOORS = {"mcp": ("mcp", ("rest", "odd")), "mcp2": ("mcp2", ()), "hello": ("hello", ())}
+# A process that a busy machine does not let run for a second or two is neither hanging nor unready; HUNG_S is when one that hangs is ended.
 PROBES = {"startup": {"interval_ms": 200, "timeout_ms": 10000},
-          "liveness": {"interval_ms": 400, "timeout_ms": 1000, "failures": 2},
-          "readiness": {"interval_ms": 200, "timeout_ms": 800, "failures": 1}}
+          "liveness": {"interval_ms": 400, "timeout_ms": 2500, "failures": 2},
+          "readiness": {"interval_ms": 200, "timeout_ms": 2000, "failures": 1}}
+HUNG_S = 6.5
 LEAVES_S = 2  # so long may a process of these gateways take to go
 DEADLINE_S = 5  # of the tool
 AT_ONCE = ("degraded", "draining", "stopping", "stopped", "quarantined", "crashing", "pausing")  # the states in which a module is not waited for
@@ -146,7 +148,7 @@ class World:
         self.log = Log(self)
         self.gateway.apply(gateways.quickstart_catalog(self.wire.port, self.notes.port))
         self.bearer = self.gateway.token(gateways.GUEST, "--team", "explorers")
-        wait_until(self.serves, "every door to serve", 30, pause_s=0.05)
+        wait_until(self.serves, "every door to serve", 60, pause_s=0.05)
         self.warm_up()
         self.session = Session(f"http://127.0.0.1:{self.ports['mcp']}/mcp", self.bearer)
         keeps = {"mcp": self.keeps} if self.kind == "upgrade" else {}
@@ -197,7 +199,7 @@ class World:
         if self.kind == "quarantine":
             common = {**common, "quarantine": {"deaths": 2}}
         return {"id": "odd", "family": "rest-grpc", "binary": str(HERE / "odd_module.py"), "args": [str(stubs), str(self.steering)], **common,
-                "start_timeout_ms": 30000, "drain_timeout_ms": 20000, "stop_grace_ms": 1500,
+                "start_timeout_ms": 30000, "drain_timeout_ms": 20000, "stop_grace_ms": 15000,
                 "sandbox": {"read": [str(stubs), str(HERE)], "write": [str(self.steering)]}}
 
     def steer(self, **behaviour):
@@ -277,6 +279,19 @@ class World:
             now = {name: (process.get("state"), process.get("reason")) for name, process in self.processes().items()}
             raise Broken(f"{error}: {now}") from None
 
+    def wait_newer(self, name, generation):
+        """Until a later life of it, and everybody else, is ready; one of the core has by then written down that it began."""
+        wait_until(lambda: (now := self.all_ready()) and int(now[name]["generation"]) > generation, f"{name} to be back", 20)
+        if name == "core":  # who waits for no answer of the disk, when it began, does for this one
+            self.answered(1)
+
+    def answered(self, times):
+        """Until each client has had so many right answers, and the operator his: whatever was under way is judged."""
+        clients = [client for door in self.doors.values() for client in door.clients]
+        rights, writes = [client.rights for client in clients], self.ledger.writes
+        wait_until(lambda: self.ledger.writes > writes + 1 and all(client.rights >= before + times for client, before in zip(clients, rights)),
+                   "right answers at every door", 20)
+
     def wait_child(self, before, timeout_s=10):
         """The process that the supervisor starts next; before: its children until now."""
         end = time.monotonic() + timeout_s
@@ -306,7 +321,7 @@ class World:
     def start_again(self):
         """After the death of the supervisor: nothing of it is left, then what an init would do."""
         run = f"GATEHOUSE_RUN={self.gateway.run}"
-        wait_until(lambda: not [pid for pid in procs.with_environment(run)], "every process of a killed supervisor to be gone", 10)
+        wait_until(lambda: not procs.with_environment(run), "every process of a killed supervisor to be gone", 10)
         self.admin.close()
         moment = time.monotonic()
         self.gateway.start(wait=False)
@@ -323,8 +338,7 @@ class World:
         else:
             before = self.wait_ready()[name]
             self.admin.order("Restart", name)
-            wait_until(lambda: int(self.processes().get(name, {}).get("generation", 0)) > int(before["generation"]), f"{name} to be restarted", 20)
-            self.wait_ready()
+            self.wait_newer(name, int(before["generation"]))
 
     # ---- the dust has settled ----
 
@@ -332,11 +346,13 @@ class World:
     def held(self):
         """No request of the load is under way."""
         everyone = (*self.doors.values(), self.ledger)
-        for thread in everyone:
-            thread.hold()
-        yield
-        for thread in everyone:
-            thread.release()
+        try:
+            for thread in everyone:
+                thread.hold()
+            yield
+        finally:
+            for thread in everyone:
+                thread.release()
 
     def measure(self):
         """What may not grow: descriptors of each process, kept connections to an upstream left out; files in the run directory."""
