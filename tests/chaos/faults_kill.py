@@ -8,9 +8,8 @@ import time
 import procs
 from harness.http1 import Connection
 from harness.processes import wait_until
-from trial import Scenario, state_at_death, was
+from trial import ANEW_S, Scenario, state_at_death, was
 
-ANEW_S = 5  # everything starts: supervisor, core and modules, one after another
 EARLY_MS = (0, 1, 2, 4, 8, 12)
 
 

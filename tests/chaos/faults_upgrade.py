@@ -7,7 +7,7 @@ import time
 import procs
 from common import Broken
 from harness.processes import wait_until
-from trial import Scenario
+from trial import ANEW_S, Scenario
 from versions import LATE, LINGERS, PROMOTED, ROLLED_BACK
 from world import UPGRADABLE
 
@@ -141,7 +141,7 @@ def hits(victim, module, do):
 
 SCENARIOS = [
     Scenario(f"{do.__name__} {victim}, upgrade of", module, phase, scenario(phase, victim, do, module), world="upgrade", hits=hits(victim, module, do),
-             bound_s=4, again=do is kill and victim in ("core", "supervisor", "current"))
+             bound_s=ANEW_S, again=do is kill and victim in ("core", "supervisor", "current"))
     for module, phase, victim, do in (*itertools.product(UPGRADABLE, ("starting", "probation", "retiring", "rolling back"), VICTIMS, (kill, pause)),
                                       *((module, "long probation", "other", hang) for module in UPGRADABLE))
 ]

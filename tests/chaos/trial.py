@@ -12,6 +12,7 @@ from timeline import Timeline
 from world import DOOR_OF, excused, permitted
 
 BOUND_S = 2.0
+ANEW_S = 5.0  # everything starts: supervisor, core and modules, one after another
 LOG_S = 5
 CALM_RIGHT = 3  # right answers to each client after the dust has settled
 
