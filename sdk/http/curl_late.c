@@ -10,10 +10,12 @@
 #define CURL_DISABLE_TYPECHECK
 #include <curl/curl.h>
 #include <dlfcn.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "sdk/base/check.h"
 #include "sdk/base/crash.h"
@@ -61,9 +63,34 @@ _Static_assert(sizeof(long) == sizeof(void *) && sizeof(curl_off_t) == sizeof(vo
 static struct {
   FUNCTIONS(MEMBER_FUNCTION)
   OPTIONS(MEMBER_OPTION)
-  CURLcode (*curl_global_init)(long flags);
+  CURLcode (*curl_global_init_mem)(long flags, curl_malloc_callback, curl_free_callback, curl_realloc_callback,
+                                   curl_strdup_callback, curl_calloc_callback);
 } late;
 static pthread_once_t loaded = PTHREAD_ONCE_INIT;
+
+/* ---- its memory: requests are written there, and a credential is held no longer than its call (BND-5) ---- */
+
+static void wiped_free(void *memory) {
+  if (memory == NULL)
+    return;
+  explicit_bzero(memory, malloc_usable_size(memory));
+  free(memory);
+}
+
+static void *wiped_realloc(void *memory, size_t size) {
+  size_t held = memory != NULL ? malloc_usable_size(memory) : 0;
+  if (size <= held && size > held / 2)
+    return memory;
+  void *moved = malloc(size);
+  if (moved == NULL)
+    return NULL;
+  if (memory != NULL)
+    memcpy(moved, memory, size < held ? size : held);
+  wiped_free(memory);
+  return moved;
+}
+
+/* ---- loading ---- */
 
 static void *resolve(void *library, const char *name) {
   void *symbol = library != NULL ? dlsym(library, name) : NULL;
@@ -81,8 +108,9 @@ static void load(void) {
 #define RESOLVE(result, name, ...) *(void **)&late.name = resolve(library, #name);
   FUNCTIONS(RESOLVE)
   OPTIONS(RESOLVE)
-  RESOLVE(CURLcode, curl_global_init)
-  BASE_CHECK(late.curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+  RESOLVE(CURLcode, curl_global_init_mem)
+  BASE_CHECK(late.curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, wiped_free, wiped_realloc, strdup, calloc) ==
+             CURLE_OK);
 }
 
 #define DEFINE_FUNCTION(result, name, parameters, arguments)                                                           \

@@ -3,7 +3,11 @@
  *
  * Flow control: what was delivered, and the part of a message that is still growing, is given back to the peer's window
  * at once; what waits because the application paused is not. So a paused stream holds at most one message and one
- * window. */
+ * window.
+ *
+ * What came is wiped when it was delivered: a plan has a credential in it, which is held no longer than its call
+ * (BND-5). */
+#include "sdk/base/secret.h"
 #include "sdk/rpc/rpc_internal.h"
 
 void rpc_stream_init(struct rpc_stream *stream, const struct rpc_stream_ops *ops, size_t message_bytes_max,
@@ -44,6 +48,16 @@ static void buffer_recycle(struct buf *buf) {
     buf_clear(buf);
 }
 
+static void received_wipe(struct rpc_stream *stream) {
+  if (stream->in.length > 0)
+    secret_wipe(stream->in.data, stream->in.length);
+}
+
+static void received_recycle(struct rpc_stream *stream) {
+  received_wipe(stream);
+  buffer_recycle(&stream->in);
+}
+
 static void account(struct rpc_stream *stream, size_t held) {
   if (stream->session != NULL)
     stream->session->received_bytes += held - stream->accounted;
@@ -77,7 +91,7 @@ void rpc_stream_detach(struct rpc_stream *stream, bool reset, uint32_t h2_error)
 
 void rpc_stream_recycle(struct rpc_stream *stream) {
   BASE_CHECK(stream->session == NULL);
-  buffer_recycle(&stream->in);
+  received_recycle(stream);
   buffer_recycle(&stream->out);
   struct buf in = stream->in, out = stream->out;
   *stream = (struct rpc_stream){.in = in, .out = out};
@@ -85,6 +99,7 @@ void rpc_stream_recycle(struct rpc_stream *stream) {
 
 void rpc_stream_free(struct rpc_stream *stream) {
   BASE_CHECK(stream->session == NULL);
+  received_wipe(stream);
   buf_free(&stream->in);
   buf_free(&stream->out);
 }
@@ -141,7 +156,7 @@ static void settle(struct rpc_stream *stream) {
   size_t held = stream->in.length - stream->in_offset;
   if (stream->broken) {
     stream->in_offset = 0;
-    buffer_recycle(&stream->in);
+    received_recycle(stream);
     held = 0;
   }
   size_t keep = stream->paused && held < stream->unconsumed ? held : stream->paused ? stream->unconsumed : 0;
@@ -176,9 +191,10 @@ void rpc_stream_pump(struct rpc_stream *stream) {
         deliver(stream, (const uint8_t *)stream->in.data + stream->in_offset, stream->in.length - stream->in_offset);
     if (stream->in_offset == stream->in.length) {
       stream->in_offset = 0;
-      buffer_recycle(&stream->in);
+      received_recycle(stream);
     } else if (stream->in_offset > stream->in.length / 2) {
       buf_consume(&stream->in, stream->in_offset);
+      secret_wipe(stream->in.data + stream->in.length, stream->in_offset);
       stream->in_offset = 0;
     }
     settle(stream);

@@ -13,6 +13,7 @@ from sources import ROOT, files, read
 
 REQUIREMENT = re.compile(r"\b([A-Z][A-Z0-9]{2}-(?:\d+|[A-Z]{3}))\b")
 DEFINITION = re.compile(r"^\|\s*([A-Z][A-Z0-9]{2}-(?:\d+|[A-Z]{3}))\s*\|", re.M)
+TEST_NAME = re.compile(r"\bdef test_((?:[a-z][a-z0-9]{2}_\d+_)+)")  # test_lif_9_lif_12_what_it_says
 NOT_REQUIREMENTS = {"SHA", "AES", "UTF", "CVE", "RFC", "ISO", "CRC"}
 
 
@@ -22,7 +23,9 @@ def named_by_tests():
     for path in files():
         if not (path.stem.endswith("_test") or path.parts[0] in ("tests", "conformance")) or path.parts[:2] == ("tests", "lint"):
             continue
-        for name in set(REQUIREMENT.findall(read(path))):
+        text = read(path)
+        in_names = {f"{head.upper()}-{number}" for ids in TEST_NAME.findall(text) for head, number in re.findall(r"([a-z][a-z0-9]{2})_(\d+)_", ids)}
+        for name in set(REQUIREMENT.findall(text)) | in_names:
             if name.split("-")[0] not in NOT_REQUIREMENTS:
                 found[name].append(str(path))
     return found
