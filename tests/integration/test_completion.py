@@ -1,7 +1,8 @@
-"""Shell completion of the operator CLI: bash's own completion function, as bash runs it, with a gateway and without."""
+"""Shell completion of the operator CLI: the function that each shell is given, as that shell runs it, with a gateway and without."""
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -76,3 +77,42 @@ def test_files_are_left_to_the_shell(words):
     assert complete(None, *words) == []
     out = subprocess.run([BIN / "gatehouse", "complete", "--", *words], capture_output=True, text=True, timeout=30, check=True)
     assert out.stdout == ":files\n"
+
+
+# zsh completes in its line editor only: what the function would hand over is printed instead.
+ZSH = """
+compdef() { [[ "$*" == "_gatehouse gatehouse" ]] || exit 9 }
+compadd() { shift; print -l -- "$@" }
+_files() { print :files }
+path=(${0:h} $path)
+source <(gatehouse completion zsh)
+words=(gatehouse "$@"); CURRENT=$#words
+_gatehouse
+"""
+FISH = """
+set -x PATH (dirname $argv[1]) $PATH
+gatehouse completion fish | source
+complete -C "gatehouse $argv[2]"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh")
+def test_zsh_completes_the_same(own_gateway):
+    def complete_zsh(*words):
+        out = subprocess.run(["zsh", "-fc", ZSH, BIN / "gatehouse", *words], env=own_gateway.env, capture_output=True, text=True, timeout=30, check=False)
+        assert out.returncode == 0 and not out.stderr, out
+        return out.stdout.split()
+    assert complete_zsh("module", "restart", "") == ["mcp", "rest"] and complete_zsh("module", "re") == ["restart", "release"]
+    assert complete_zsh("apply", "-f", "") == [":files"] and complete_zsh("no", "such", "") == []
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="no fish")
+def test_fish_completes_the_same(own_gateway, tmp_path):
+    def complete_fish(line):
+        out = subprocess.run(["fish", "--no-config", "-c", FISH, BIN / "gatehouse", line], env={**own_gateway.env, "HOME": str(tmp_path)}, cwd=tmp_path,
+                             capture_output=True, text=True, timeout=30, check=False)
+        assert out.returncode == 0 and not out.stderr, out
+        return [line.partition("\t")[0] for line in out.stdout.splitlines()]
+    (tmp_path / "some.yaml").touch()
+    assert sorted(complete_fish("module restart ")) == ["mcp", "rest"] and sorted(complete_fish("module re")) == ["release", "restart"]
+    assert complete_fish("apply -f so") == ["some.yaml"] and complete_fish("no such ") == []
