@@ -77,7 +77,7 @@ START_TEST(a_caller_that_does_not_read_delays_nobody_else) {
     for (unsigned i = 0; i < CALLS; i++) {
       probe_wait(&probes[i]);
       ck_assert_int_eq(probes[i].grpc_status, 0);
-      ck_assert_int_lt(probes[i].took_ms, 2000);
+      ck_assert_int_lt(probes[i].took_ms, 8000); /* gRPC's thread waits for ten seconds */
       buf_free(&probes[i].data);
     }
   }
@@ -117,7 +117,7 @@ START_TEST(a_caller_that_ends_while_it_speaks_is_gone_at_once) {
     int64_t began_ms = clock_monotonic_ms();
     harness_on_core(&harness, speak_and_end, &ending);
     WAIT_UNTIL(__atomic_load_n(&test_service_state.cancelled, __ATOMIC_RELAXED) == i + 1);
-    ck_assert_int_lt(clock_monotonic_ms() - began_ms, 2000);
+    ck_assert_int_lt(clock_monotonic_ms() - began_ms, 8000);
     if (ending.half)
       close(ending.fd);
   }

@@ -19,7 +19,7 @@
 #include "sdk/base/alloc.h"
 
 struct test_service {
-  unsigned cancelled, freed, held, produced; /* core thread */
+  unsigned cancelled, freed, held, late, produced; /* core thread */
 };
 
 struct test_late {
@@ -65,6 +65,7 @@ static void test_echo(struct core_rpc_call *call, void *user) {
     char text[16] = {0};
     memcpy(text, wait, wait_length < 15 ? wait_length : 15);
     struct test_late *late = test_late_begin(call, user);
+    late->service->late++;
     late->timer = core_rpc_timer_start(core_rpc_call_loop(call), strtoull(text, NULL, 10), test_late_reply, late);
     return;
   }

@@ -181,14 +181,17 @@ START_TEST(a_unary_call_carries_json_metadata_identity_and_deadline) {
   struct harness harness;
   twin_start(&harness);
   struct buf answer = twin_ask("POST", SERVICE "CreateSession",
-                               "Gatehouse-Channel-Secret: s3cret\r\nX-Timeout-Ms: 5000\r\nCookie: no\r\n"
+                               "Gatehouse-Channel-Secret: s3cret\r\nX-Timeout-Ms: 60000\r\nCookie: no\r\n"
                                "Content-Type: application/json; charset=utf-8\r\n",
                                "{\"protocolFamily\":\"mcp\"}");
   ck_assert_int_eq(strncmp(answer.data, "HTTP/1.1 200 ", 13), 0);
   char *session = base_asprintf("\"sessionId\":\"twin %d\",\"protocolFamily\":\"mcp\",", getpid());
   ck_assert_ptr_nonnull(strstr(answer.data, session));
   ck_assert_ptr_nonnull(strstr(answer.data, "\"serverId\":\"s3cret\""));
-  ck_assert_ptr_nonnull(strstr(answer.data, "\"expiresAtMs\":\"4"));
+  const char *remaining = strstr(answer.data, "\"expiresAtMs\":\"");
+  ck_assert_ptr_nonnull(remaining);
+  long remaining_ms = strtol(remaining + 15, NULL, 10);
+  ck_assert_msg(remaining_ms > 30000 && remaining_ms <= 60000, "%ld", remaining_ms);
   base_free(session);
   buf_free(&answer);
   answer = twin_ask("POST", "/grpc.health.v1.Health/Check", "grpc-timeout: 5S\r\n", "");
