@@ -30,7 +30,7 @@ static struct store *store_start(const char *backend) {
 }
 
 static void store_settle(struct store *store, const bool *done) {
-  for (int i = 0; i < 5000 && !*done; i++) {
+  for (int i = 0; i < 40000 && !*done; i++) {
     store_dispatch(store);
     usleep(1000);
   }
