@@ -351,7 +351,7 @@ static void channel_to_enemy(const struct rpc_channel_options *options, struct r
 
 static void client_of_enemy(struct support_result *result, struct rpc_channel **victim) {
   channel_to_enemy(NULL, victim);
-  rpc_call_unary(*victim, "/a.B/C", (const uint8_t *)"x", 1, &(struct rpc_call_options){.deadline_ms = 2000},
+  rpc_call_unary(*victim, "/a.B/C", (const uint8_t *)"x", 1, &(struct rpc_call_options){.deadline_ms = 30000},
                  support_unary_done, result);
 }
 

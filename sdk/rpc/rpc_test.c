@@ -85,13 +85,13 @@ START_TEST(metadata_and_deadline_reach_the_server_and_come_back) {
   struct rpc_metadata binary = {"x-test-bin", "\0\1\xff", 3};
   metadata_call =
       rpc_call_unary(channel, "/test.Echo/Metadata", NULL, 0,
-                     &(struct rpc_call_options){.deadline_ms = 5000, .metadata = &binary, .metadata_count = 1},
+                     &(struct rpc_call_options){.deadline_ms = 60000, .metadata = &binary, .metadata_count = 1},
                      metadata_done, &result);
   SUPPORT_RUN_UNTIL(base, result.done);
   ck_assert_int_eq(result.status.code, RPC_OK);
   long left = strtol(result.reply.data, NULL, 10);
-  ck_assert_int_gt(left, 3000);
-  ck_assert_int_le(left, 5000);
+  ck_assert_int_gt(left, 30000);
+  ck_assert_int_le(left, 60000);
 }
 END_TEST
 
@@ -141,8 +141,8 @@ END_TEST
 
 START_TEST(a_deadline_ends_the_call_on_both_sides) { /* TRN-3 */
   int64_t start_ms = clock_monotonic_ms();
-  call_unary("/test.Echo/Hang", NULL, 0, &(struct rpc_call_options){.deadline_ms = 50});
-  ck_assert_int_ge(clock_monotonic_ms() - start_ms, 49);
+  call_unary("/test.Echo/Hang", NULL, 0, &(struct rpc_call_options){.deadline_ms = 1000}); /* enough for it to begin */
+  ck_assert_int_ge(clock_monotonic_ms() - start_ms, 999);
   ck_assert_int_eq(result.status.code, RPC_DEADLINE_EXCEEDED);
   ck_assert_int_eq(result.status.error.category, ERROR_CATEGORY_UNAVAILABLE);
   SUPPORT_RUN_UNTIL(base, support_cancelled == 1 && rpc_server_calls(server) == 0);
