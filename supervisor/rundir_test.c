@@ -71,6 +71,20 @@ static void remnant_end(pid_t pid) {
   ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
 }
 
+/* Is refused, each time; the shortest, since this machine may be busy: who waits does so each time. */
+static int64_t refused_within_ms(void) {
+  int64_t shortest_ms = INT64_MAX;
+  for (int i = 0; i < 5; i++) {
+    struct error err = {0};
+    int64_t start = clock_monotonic_ms();
+    ck_assert(!rundir_prepare(&supervisor, &err));
+    ck_assert_str_eq(err.code, "supervisor.running");
+    int64_t took_ms = clock_monotonic_ms() - start;
+    shortest_ms = took_ms < shortest_ms ? took_ms : shortest_ms;
+  }
+  return shortest_ms;
+}
+
 START_TEST(the_remnant_of_a_dead_supervisor_is_waited_for) {
   struct error err = {0};
   pid_t remnant = remnant_of(dead_process(), REMNANT_MS);
@@ -92,23 +106,16 @@ START_TEST(a_remnant_that_stays_is_not_waited_for_long) {
 END_TEST
 
 START_TEST(a_supervisor_that_lives_is_not_waited_for) {
-  struct error err = {0};
   pid_t remnant = remnant_of(getpid(), 60000);
-  int64_t start = clock_monotonic_ms();
-  ck_assert(!rundir_prepare(&supervisor, &err));
-  ck_assert_int_lt(clock_monotonic_ms() - start, 900);
-  ck_assert_str_eq(err.code, "supervisor.running");
+  ck_assert_int_lt(refused_within_ms(), 900);
   remnant_end(remnant);
 }
 END_TEST
 
 /* What is written in it is no number of a process: nobody is known to be dead. */
 START_TEST(a_lock_of_nobody_is_not_waited_for) {
-  struct error err = {0};
   pid_t remnant = remnant_of(0, 60000);
-  int64_t start = clock_monotonic_ms();
-  ck_assert(!rundir_prepare(&supervisor, &err));
-  ck_assert_int_lt(clock_monotonic_ms() - start, 900);
+  ck_assert_int_lt(refused_within_ms(), 900);
   remnant_end(remnant);
 }
 END_TEST
