@@ -393,7 +393,8 @@ struct upward {
   struct sockaddr_un address;
   socklen_t length;
   uint64_t watchdog_us;  /* within which whoever watches us wants a sign of life; 0: nobody does */
-  bool announced;        /* READY=1 was said */
+  bool announced;        /* READY=1 was said, or is owed */
+  bool ready_owed;       /* it found no room in the queue of whoever is above */
   bool patience_is_over; /* READY=1 waits for no module any more */
   bool core_was_silent;  /* at the last ping that was due */
   char status[UPWARD_STATUS_BYTES];

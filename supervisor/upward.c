@@ -11,7 +11,10 @@
  *
  * A core that hangs gets no pings sent for it, so that whoever watches us starts everything again; with
  * core.watchdog_ms set, and shorter, we start it again ourselves before it comes to that. Nothing here blocks,
- * allocates after the start, or fails the caller. */
+ * allocates after the start, or fails the caller.
+ *
+ * The queue above may be full (Linux has room for ten datagrams unless told otherwise): READY and STATUS are said again
+ * until they find room, with what is true by then. The next ping, and the end, come anyway. */
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -27,6 +30,7 @@
 #include "supervisor/supervisor_internal.h"
 
 #define WATCHDOG_SHORTEST_US 2000
+#define AGAIN_MS 100
 
 bool upward_address(const char *text, struct sockaddr_un *address, socklen_t *length) {
   *address = (struct sockaddr_un){.sun_family = AF_UNIX};
@@ -55,11 +59,18 @@ static void clean(char *text) {
       *text = ' ';
 }
 
-static void say(struct supervisor *supervisor, const char *text) {
+/* False: there is no room for it at the moment. */
+static bool say(struct supervisor *supervisor, const char *text) {
   struct upward *upward = &supervisor->upward;
-  if (upward->fd >= 0)
-    (void)!sendto(upward->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&upward->address,
-                  upward->length);
+  return upward->fd < 0 ||
+         sendto(upward->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&upward->address,
+                upward->length) >= 0 ||
+         (errno != EAGAIN && errno != ENOBUFS);
+}
+
+static void say_again_later(struct supervisor *supervisor) {
+  static const struct timeval pause = {.tv_usec = AGAIN_MS * 1000};
+  event_add(&supervisor->upward.news_event, &pause);
 }
 
 /* ---- what is served -------------------------------------------------------------------------------------------------
@@ -125,11 +136,16 @@ static void tell(struct supervisor *supervisor) {
   bool first = !upward->announced && doors_are_settled(supervisor);
   upward->announced |= first;
   upward_status_write(supervisor, status, sizeof(status));
-  if (!first && str_equal(status, upward->status))
+  upward->ready_owed |= first;
+  if (!upward->ready_owed && str_equal(status, upward->status))
     return;
+  snprintf(text, sizeof(text), "%sSTATUS=%s", upward->ready_owed ? "READY=1\n" : "", status);
+  if (!say(supervisor, text)) {
+    say_again_later(supervisor);
+    return;
+  }
   str_copy(upward->status, sizeof(upward->status), status);
-  snprintf(text, sizeof(text), "%sSTATUS=%s", first ? "READY=1\n" : "", status);
-  say(supervisor, text);
+  upward->ready_owed = false;
 }
 
 static void on_news(evutil_socket_t fd, short what, void *context) {
@@ -174,7 +190,7 @@ void upward_stopping(struct supervisor *supervisor, const char *reason) {
   str_copy(why, sizeof(why), reason);
   clean(why);
   snprintf(text, sizeof(text), "STOPPING=1\nSTATUS=stopping: %s\nEXIT_STATUS=%d", why, supervisor->exit_status);
-  say(supervisor, text);
+  (void)say(supervisor, text);
 }
 
 void upward_failed(struct supervisor *supervisor, const struct error *err, int error) {
@@ -185,7 +201,7 @@ void upward_failed(struct supervisor *supervisor, const struct error *err, int e
     snprintf(number, sizeof(number), "\nERRNO=%d", error);
   snprintf(text, sizeof(text), "STOPPING=1\nSTATUS=cannot be started: %s\nEXIT_STATUS=%d%s", why,
            supervisor->exit_status, number);
-  say(supervisor, text);
+  (void)say(supervisor, text);
 }
 
 void upward_reload_begins(struct supervisor *supervisor) {
@@ -194,7 +210,7 @@ void upward_reload_begins(struct supervisor *supervisor) {
     return; /* READY=1 would say too much at its end */
   snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%lld\nSTATUS=reading the configuration again",
            (long long)clock_monotonic_us());
-  say(supervisor, text);
+  (void)say(supervisor, text);
 }
 
 void upward_reload_ends(struct supervisor *supervisor, const char *outcome) {
@@ -204,7 +220,9 @@ void upward_reload_ends(struct supervisor *supervisor, const char *outcome) {
   upward_status_write(supervisor, status, sizeof(status));
   snprintf(text, sizeof(text), "%sSTATUS=%s; %s", supervisor->upward.announced ? "READY=1\n" : "", status, why);
   supervisor->upward.status[0] = '\0'; /* the next news is told, whatever was told before */
-  say(supervisor, text);
+  supervisor->upward.ready_owed = !say(supervisor, text) && supervisor->upward.announced;
+  if (supervisor->upward.ready_owed)
+    say_again_later(supervisor);
 }
 
 /* ---- the watchdog ---------------------------------------------------------------------------------------------------
@@ -224,7 +242,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *context) {
   (void)what;
   bool alive = upward_core_is_alive(supervisor, clock_monotonic_us());
   if (alive)
-    say(supervisor, "WATCHDOG=1");
+    (void)say(supervisor, "WATCHDOG=1");
   else if (!upward->core_was_silent)
     log_event(LOG_ERROR, "supervisor", "the core gives no sign of life: the watchdog above is not fed any more");
   upward->core_was_silent = !alive;

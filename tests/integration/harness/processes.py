@@ -25,6 +25,12 @@ def wait_until(condition, what, timeout_s=20, pause_s=0.01):
         time.sleep(pause_s)
 
 
+def own_address():
+    """An address of loopback that nobody else binds to: a port that is free there stays free until it is wanted."""
+    pid = os.getpid()
+    return f"127.{1 + (pid >> 16) % 250}.{pid >> 8 & 255}.{pid & 255}"
+
+
 def end_listener(listener):
     """Closes a socket that a thread accepts from. Closed only, that thread would wait on, and when the kernel starts its call again it
     would take connections from whatever has got the same descriptor since."""
