@@ -170,6 +170,7 @@ def test_a_process_can_be_staged_again_and_again():
             second = start(core, "web@2")
             core.order(f"kill web@2 {second['generation']}")
             core.until("Exited", module_id="web@2")
+            core.processes()  # it has done with the death, of which it told in the middle
             supervisor = os.readlink(f"/proc/{stack.process.child.pid}/cwd") and len(os.listdir(f"/proc/{stack.process.child.pid}/fd"))
             descriptors = descriptors or supervisor
         assert supervisor == descriptors  # none is left behind

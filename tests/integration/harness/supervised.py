@@ -97,14 +97,18 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 class Stack:
     """handed: (name, socket) pairs that a service manager would hand over. hook: text of the script of `alerts.program`,
-        whose further keys are `alerts`. listeners: names, or their configuration."""
+        whose further keys are `alerts`. listeners: names, or their configuration. passable: other users may pass through the
+        directory, and be the core."""
 
-    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=(), handed=(), alerts=None, hook=None):
+    def __init__(self, modules, listeners=("web",), core=None, extra="", env=None, sets=(), handed=(), alerts=None, hook=None, passable=False):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.run, self.cores = self.directory / "run", []
         self.core_listener = socket.socket(socket.AF_UNIX)
         self.core_listener.bind(str(self.directory / "core.sock"))
         self.core_listener.listen()
+        if passable:
+            self.directory.chmod(0o755)
+            (self.directory / "core.sock").chmod(0o666)
         self.core_listener.settimeout(20)
         config = {"version": 1, "run_dir": str(self.run), "state_dir": str(self.directory / "state"),
                   "core": {"binary": str(FAKE_CORE), "args": [str(self.directory / "core.sock")], **(core or {})},
