@@ -173,8 +173,10 @@ def test_a_loosened_sandbox_is_a_warning_in_the_status(place, listening):
     keys = {"sandbox": {"calls": ["keyctl"], "connect": ["443"], "read": ["/etc/hostname"], "landlock": False}, "args": ["session_keyring"]}
     with Stack(listening, place, **keys) as stack:
         assert stack.report()["session_keyring"] not in ("EPERM", "ENOSYS")
-        text = stack.ctl("status", check=False).stdout
-        warning = next(line for line in text.splitlines() if line.startswith("warning: hostile: "))
+        def warned():
+            text = stack.ctl("status", check=False).stdout
+            return next((line for line in text.splitlines() if line.startswith("warning: hostile: ")), None)
+        warning = wait_until(warned, "the status to warn")
         for what in ("seccomp loosened", "network loosened", "landlock_files turned off"):
             assert what in warning
         assert '"message":"a protection is loosened","module":"hostile","protection":"seccomp"' in stack.log()

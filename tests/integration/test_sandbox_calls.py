@@ -1,6 +1,9 @@
 """The tables of the sandbox are minimal (LIF-14): the core and each module kind run its workload under strace; what it calls is compared with
 supervisor/sandbox_calls.def. A call that is not in the table fails, and so does an entry that nothing makes and nothing explains."""
+import os
+import pathlib
 import re
+import signal
 
 import pytest
 
@@ -98,10 +101,12 @@ def test_a_core_whose_store_fails_needs_nothing_more(worldclock, notes, small_di
         assert "store.full" in write_until_refused(started)[1].stderr
         ballast.unlink()
         wait_until(lambda: apply_team(started, "after-room").returncode == 0, "writes to go on when there is room", 30, pause_s=0.2)
+        core = started.kill("core", signal.SIGSTOP)  # nothing is written any more by this one, which could undo the damage
+        wait_until(lambda: re.search(r"^State:\t[Tt]", pathlib.Path(f"/proc/{core['pid']}/status").read_text(), re.M), "the core to stop")
         for extra in ("-wal", "-shm"):
             (state / f"gatehouse.db{extra}").unlink()
         damage_header(state / "gatehouse.db")
-        started.kill("core")
+        os.kill(core["pid"], signal.SIGKILL)
         wait_until(lambda: "store.corrupt" in started.log(), "the core to see the damage", 30)
     traced.wait_written(path, pid)
     made = traced.calls(path)
