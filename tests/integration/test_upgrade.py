@@ -59,8 +59,9 @@ def running(gateway, module="mcp"):
 
 
 def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(start_quickstart):
-    with start_quickstart(config=config_with()) as gateway:
-        before, path = gateway.processes(), program(gateway, "gatehouse-mcp-new")
+    with start_quickstart(config=config_with(mcp={"start_timeout_ms": 30000})) as gateway:
+        before, real, go = gateway.processes(), program(gateway, "gatehouse-mcp-new"), gateway.directory / "go"
+        path = program(gateway, "patient", f"until test -e {go}; do sleep 0.02; done\nexec {real}")  # a candidate for as long as we look
         with Load(gateway) as load:
             out = gateway.ctl("module", "upgrade", "mcp", "--to", path)
             assert "upgrading mcp" in out.stdout
@@ -69,17 +70,18 @@ def test_lif_9_a_good_version_takes_over_under_load_and_no_request_fails(start_q
             again = gateway.ctl("module", "upgrade", "mcp", "--to", path, check=False)
             assert again.returncode == 1 and "an upgrade is under way" in again.stderr
             assert "an upgrade is under way" in gateway.ctl("module", "restart", "mcp", check=False).stderr
+            go.touch()
             now, change = settled(gateway)
             served = load.right
             wait_until(lambda: load.right > served + 50, "the new one to serve")
         assert load.failures == []
         assert (change["verdict"], change["to"], change["who"]) == ("promoted", str(path), "an operator")
         assert now["program"] == str(path) and now["hasPrevious"] and not now.get("previous")
-        assert running(gateway) == str(path)
+        assert running(gateway) == str(real)
         after = gateway.processes()
         assert after["rest"]["pid"] == before["rest"]["pid"] and not [p for p in after.values() if p.get("role")]
         gateway.wait_restarted(gateway.kill("mcp"))
-        assert running(gateway) == str(path)  # the promoted one is what is restarted
+        assert running(gateway) == str(real)  # the promoted one is what is restarted
         assert "rolled back" not in gateway.ctl("module", "describe", "mcp").stdout
 
 
@@ -93,7 +95,7 @@ BAD = {
 
 
 def test_lif_9_every_bad_version_goes_by_itself_and_no_request_fails(start_quickstart):
-    config = config_with(mcp={"start_timeout_ms": 1500, "sandbox": OPEN, "upgrade": {"probation_ms": 5000, "latency_percent": 0}})
+    config = config_with(mcp={"start_timeout_ms": 5000, "sandbox": OPEN, "upgrade": {"probation_ms": 5000, "latency_percent": 0}})
     with start_quickstart(config=config) as gateway:
         before = gateway.processes()["mcp"]
         with Load(gateway) as load:
@@ -209,6 +211,7 @@ def test_lif_12_lif_13_a_promoted_version_and_its_history_outlive_core_and_super
         # the supervisor dies in the middle of an upgrade, and comes back
         gateway.ctl("module", "upgrade", "mcp", "--to", other, "--probation", "60s")
         wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+        os.kill(gateway.processes()["core"]["pid"], signal.SIGSTOP)  # it dies with the supervisor, and sees nobody else die before
         gateway.process.child.kill()
         gateway.process.child.wait()
         gateway.start()
@@ -226,10 +229,9 @@ def test_lif_12_a_promotion_that_was_not_written_down_yet_is_told_by_the_next_co
     """The store cannot write when it is decided, and the core dies before it can: the supervisor knows."""
     with start_quickstart(config=config_with()) as gateway:
         path = program(gateway, "gatehouse-mcp-new")
-        gateway.ctl("module", "upgrade", "mcp", "--to", path, "--probation", "1s")
-        wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
         with contextlib.closing(sqlite3.connect(gateway.state / "gatehouse.db", isolation_level=None)) as db:
             db.execute("BEGIN EXCLUSIVE")
+            gateway.ctl("module", "upgrade", "mcp", "--to", path)
             wait_until(lambda: "an upgrade was decided" in gateway.log(), "the decision")
             assert versions(gateway)["phase"] == "probation", "nobody is told what could still be lost"
             core = gateway.kill("core")
@@ -349,6 +351,7 @@ def test_lif_11_a_version_that_asks_for_it_is_rolled_back(stubs, tmp_path):
         path = program(gateway, "regrets", f"exec {PYMODULE} regrets")
         gateway.ctl("module", "upgrade", "echo", "--to", path)
         assert settled(gateway, "echo")[1]["verdict"] == "promoted"
+        (tmp_path / "report.regret").touch()
         wait_until(lambda: versions(gateway, "echo")["changes"][0]["verdict"] == "rolled back", "the module to ask for it", 20)
         now, change = settled(gateway, "echo")
         assert "replies are not what they should be" in change["cause"] and change["from"] == str(path) and not now.get("program")

@@ -3,7 +3,8 @@
 
 Usage (by the supervisor): pymodule.py BEHAVIOUR. Environment: what every module gets, PYMODULE_STUBS (protoc's Python output) and
 PYMODULE_REPORT (a file for what the probes found: JSON). BEHAVIOUR is "good" or one of those in this file that names a fault; the
-configuration's "behaviour" wins over it, its "refuse" is what Initialize is refused with. PYMODULE_VERSION: what it says that it is.
+configuration's "behaviour" wins over it, its "refuse" is what Initialize is refused with. PYMODULE_VERSION: what it says that it is. One that
+regrets does so when there is PYMODULE_REPORT.regret.
 What a process was given as configuration is in PYMODULE_REPORT.config.PID, a line for each Initialize.
 """
 import concurrent.futures
@@ -127,7 +128,6 @@ class Module:
         self.report = {"pid": os.getpid(), "behaviour": BEHAVIOUR}
         self.stats = module_pb2.ModuleStats(latency_counts=[0] * 70)
         self.leak = []
-        self.began = time.monotonic()
 
     def describe(self, _request, _context):
         if BEHAVIOUR == "garbage_descriptor":
@@ -272,7 +272,7 @@ class Module:
     def readiness(self, _request, _context):
         if BEHAVIOUR == "garbage_readiness":
             return b"\xff\xff"
-        if BEHAVIOUR == "regrets" and time.monotonic() - self.began > 3:
+        if BEHAVIOUR == "regrets" and os.path.exists(os.environ["PYMODULE_REPORT"] + ".regret"):
             doubt = module_pb2.ReadinessCondition(name="holds", met=False, message="replies are not what they should be")
             return module_pb2.Readiness(ready=False, conditions=[doubt]).SerializeToString()
         condition = module_pb2.ReadinessCondition(name="warm_up", met=self.proven, message="the kettle is cold")
