@@ -180,6 +180,7 @@ struct lifecycle_versions {
   bool file_waits; /* gatehouse.yaml changed meanwhile; it is looked at when this change is over */
   uint32_t probation_ms;
   int64_t deadline_us; /* of the phase */
+  int64_t end_due_us;  /* until then the supervisor is to tell how the candidate ended; 0: it has not */
   uint64_t stage_sequence;
   struct core_rpc_timer *timer;
   struct lifecycle_sample begin[2], now[2]; /* of the old one and the candidate */

@@ -30,6 +30,7 @@
 #define TICK_MS 100
 #define STATS_TIMEOUT_MS 2000
 #define STAGE_GRACE_MS 5000 /* beyond the start timeout, for the supervisor to begin */
+#define END_TOLD_MS 5000    /* from the end of a candidate, for the supervisor to tell of it */
 #define WHO_CORE "the core"
 #define OLD 0
 #define NEW 1
@@ -188,6 +189,7 @@ static void look_at(const struct lifecycle_module *module, struct lifecycle_samp
 static void probation_begin(struct lifecycle_versions *versions) {
   versions->phase = LIFECYCLE_UPGRADE_PROBATION;
   versions->deadline_us = after_ms(versions->probation_ms);
+  versions->end_due_us = 0;
   memset(versions->begin, 0, sizeof(versions->begin));
   memset(versions->now, 0, sizeof(versions->now));
   memset(versions->sampled, 0, sizeof(versions->sampled));
@@ -200,10 +202,23 @@ static void probation_begin(struct lifecycle_versions *versions) {
     promote(versions, "it was current before, and is ready");
 }
 
+/* Its connection ends before the supervisor can tell that it died, and of what, which is what operators want to know.
+ * One that has no memory any more is dead; one that lives without its connection is not waited for. */
+static bool end_is_to_be_told(struct lifecycle_versions *versions) {
+  const struct lifecycle_module *candidate = versions->candidate;
+  if (lifecycle_module_is_alive(candidate) || !candidate->pid || resident_bytes(candidate->pid) > 0)
+    return false;
+  if (!versions->end_due_us)
+    versions->end_due_us = after_ms(END_TOLD_MS);
+  return clock_monotonic_us() < versions->end_due_us;
+}
+
 static void probation_watch(struct lifecycle_versions *versions) {
   struct lifecycle_module *candidate = versions->candidate, *old = lifecycle_module_other(candidate);
   char cause[LIFECYCLE_REASON_BYTES], why[LIFECYCLE_REASON_BYTES - 32];
   struct lifecycle_sample sides[2];
+  if (end_is_to_be_told(versions))
+    return;
   if (!lifecycle_module_is_alive(candidate) || candidate->instance->state != LIFECYCLE_READY) {
     snprintf(cause, sizeof(cause), "not ready any more: %.200s", candidate->instance->reason);
     roll_back(versions, cause);

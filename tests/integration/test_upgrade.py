@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import sqlite3
+import time
 
 import pytest
 
@@ -306,6 +307,23 @@ def test_lif_8_a_version_that_cannot_hold_goes_back_before_it_is_held_down(start
         assert not now.get("hasPrevious")
         with ModernMcp(gateway.mcp_url, gateway.token(gateways.GUEST, "--team", "explorers")) as mcp:
             assert mcp.call("convert_units", UNITS).result["structuredContent"]["result"] == 5000
+
+
+def test_lif_10_a_candidate_that_dies_is_told_of_with_what_it_died_of(start_quickstart):
+    """The end of its connection comes first, and says less. Here the supervisor tells it late."""
+    with start_quickstart(config=config_with()) as gateway:
+        gateway.ctl("module", "upgrade", "mcp", "--to", program(gateway, "gatehouse-mcp-new"), "--probation", "60s")
+        wait_until(lambda: versions(gateway)["phase"] == "probation", "probation")
+        candidate = next(process for process in gateway.processes().values() if process.get("role") == "candidate")
+        os.kill(gateway.process.pid, signal.SIGSTOP)
+        try:
+            os.kill(candidate["pid"], signal.SIGKILL)
+            wait_until(lambda: gateway.processes()[candidate["id"]]["state"] != "ready", "its connection to end")
+            time.sleep(0.3)  # what is waited for is that nothing is decided
+        finally:
+            os.kill(gateway.process.pid, signal.SIGCONT)
+        _, change = settled(gateway)
+        assert change["verdict"] == "rolled back" and "signal 9" in change["cause"], change
 
 
 # ---- criteria, by a module that says what it likes of itself ----
