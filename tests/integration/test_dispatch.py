@@ -2,9 +2,9 @@
 visibility, the events it leaves, and what follows from a changed upstream."""
 import http.server
 import json
-import select
+import os
+import signal
 import socket
-import subprocess
 import threading
 import time
 
@@ -13,7 +13,7 @@ import pytest
 from harness import BIN, gateway as gateways
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
-from harness.processes import end_listener, wait_until
+from harness.processes import Process, Stalls, end_listener, wait_until
 
 PROMPT_S = 0.1  # a death and a revocation are noticed within this
 
@@ -120,9 +120,9 @@ def held(upstream, act):
 def test_the_deadline_ends_the_call_and_the_upstream_request(client, upstream):
     left, began = len(upstream.left), time.monotonic()
     reply = client.call("short")
-    assert 0.25 < time.monotonic() - began < 2
+    assert 0.25 < time.monotonic() - began < 15  # the upstream would hold it for ever
     assert "deadline" in code_of(reply) or "timeout" in code_of(reply), reply
-    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up")
 
 
 def test_a_client_that_leaves_takes_its_upstream_request_along(served, upstream):
@@ -133,12 +133,12 @@ def test_a_client_that_leaves_takes_its_upstream_request_along(served, upstream)
     connection.send("POST", mcp.path, {**mcp.headers, **headers}, json.dumps(body).encode())
     wait_until(lambda: len(upstream.began) > calls, "the upstream to be called")
     connection.close()
-    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+    wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up")
 
     def told():
         lines = served.ctl("events", "--tail", "20", "--output", "json").stdout
         return "cancelled" in lines
-    wait_until(told, "the execution to be recorded as cancelled", 5, pause_s=0.1)
+    wait_until(told, "the execution to be recorded as cancelled", pause_s=0.1)
 
 
 def test_a_cancelled_call_of_a_session_leaves_its_upstream(served, upstream):
@@ -149,7 +149,7 @@ def test_a_cancelled_call_of_a_session_leaves_its_upstream(served, upstream):
         connection.send("POST", mcp.path, mcp.headers, json.dumps(body).encode())
         wait_until(lambda: len(upstream.began) > calls, "the upstream to be called")
         assert mcp.cancel(body["id"]).status == 202
-        wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up", 2)
+        wait_until(lambda: len(upstream.left) > left, "the upstream request to be given up")
         connection.close()
 
 
@@ -168,17 +168,16 @@ def test_a_tool_of_few_calls_a_minute_says_when_to_come_again(client):
 
 def test_calls_end_at_once_when_their_module_is_killed(served, upstream):
     for era in (LegacyMcp, ModernMcp):
-        with era(served.mcp_url, served.token(gateways.GUEST)) as mcp:
-            thread, results = held(upstream, lambda: mcp.call("hold"))
+        with era(served.mcp_url, served.token(gateways.GUEST)) as mcp, Stalls() as stalls:
+            thread, results = held(upstream, lambda: (mcp.call("hold"), time.monotonic()))
             before = served.processes()["rest"]
             died = time.monotonic()
-            served.kill("rest")
-            thread.join(5)
-            took = time.monotonic() - died
+            os.kill(before["pid"], signal.SIGKILL)
+            thread.join(15)
             assert results, "the call went on"
-            error = results[0].error
-            assert error["data"]["retryable"] is True and error["data"]["category"] == "UNAVAILABLE", error
-            assert took < PROMPT_S + 0.2, took  # the status of the victim is asked for within this time
+            (reply, ended), error = results[0], results[0][0].error
+            assert error["data"]["retryable"] is True and error["data"]["category"] == "UNAVAILABLE", reply
+            assert ended - died < PROMPT_S + 0.2 + stalls.between(died, ended)  # and the answer comes by three processes
             served.wait_restarted(before)
             assert not mcp.call("fast").result.get("isError")
 
@@ -249,7 +248,7 @@ def test_a_refused_call_is_counted_and_written_down(served, name, arguments, lim
         return [body for body in map(json.loads, lines) if body.get("event_type", body.get("type")) == "execution_denied"
                 and name in json.dumps(body)]
     if visible:
-        assert wait_until(event, "the event", 5, pause_s=0.1)
+        assert wait_until(event, "the event", pause_s=0.1)
     else:
         assert not event()
 
@@ -265,44 +264,39 @@ def test_nothing_tells_a_hidden_tool_from_one_that_is_not_there(served):
     assert hidden == absent
 
 
-def test_a_caller_cannot_fill_the_disk_with_refusals(served):
-    token = served.token(gateways.GUEST, "--team", "explorers")
-    counted, written = denied_count(served, "catalog.record.not_found"), len(denials(served))
-    with ModernMcp(served.mcp_url, token) as mcp:
+def test_a_caller_cannot_fill_the_disk_with_refusals_and_what_was_passed_over_is_said_in_the_end(own_gateway):
+    """In a minute that begins with the first of them: a gateway of its own."""
+    with ModernMcp(own_gateway.mcp_url, own_gateway.token(gateways.GUEST, "--team", "explorers")) as mcp:
         for index in range(40):
             mcp.call(f"no_tool_{index}")
-    assert denied_count(served, "catalog.record.not_found") == counted + 40
-    assert len(denials(served)) == written + 10
-
-
-def test_what_was_passed_over_is_said_in_the_end(own_gateway):
-    with ModernMcp(own_gateway.mcp_url, own_gateway.token(gateways.GUEST, "--team", "explorers")) as mcp:
-        for index in range(25):
-            mcp.call(f"no_tool_{index}")
+    assert denied_count(own_gateway, "catalog.record.not_found") == 40
+    assert len(denials(own_gateway)) == 10
     own_gateway.stop()
-    assert [line["details"] for line in denials(own_gateway)][10:] == [{"suppressed": 15}]
+    assert [line["details"] for line in denials(own_gateway)][10:] == [{"suppressed": 30}]
 
 
 # ---- events as they happen ----
 
 def test_events_are_followed_live(served):
-    with ModernMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp, subprocess.Popen(
-            [BIN / "gatehouse", "events", "--follow", "--tail", "1", "--family", "runtime_execution", "--output", "json"],
-            env=served.env, stdout=subprocess.PIPE) as follower:
-        try:
-            def next_line(timeout_s):
-                readable, _, _ = select.select([follower.stdout], [], [], timeout_s)
-                return follower.stdout.readline() if readable else b""
-            while next_line(0.5):
-                pass
+    follower = Process("follower", [BIN / "gatehouse", "events", "--follow", "--tail", "1", "--family", "runtime_execution", "--output", "json"],
+                       served.directory, env=served.env)
+    try:
+        with ModernMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp:
+            mcp.call("fast")  # or there is no last one
+            wait_until(follower.output, "the events to be followed")
+
+            def ended():
+                lines = follower.output().splitlines(keepends=True)
+                events = [json.loads(line) for line in lines if line.endswith("\n")]
+                assert {event["event_family"] for event in events} == {"runtime_execution"}
+                return {event["execution_id"] for event in events if event["event_type"] == "execution_completed"}
             for _ in range(3):
+                before = ended()
                 mcp.call("fast")
-                assert json.loads(next_line(3))["event_family"] == "runtime_execution"
-                while next_line(0.3):
-                    pass
-        finally:
-            follower.terminate()
-            follower.wait(10)
+                wait_until(lambda: ended() - before, "the call to be told of")
+    finally:
+        follower.child.terminate()
+        follower.child.wait(20)
 
 
 # ---- federated tools follow their upstream ----
@@ -359,12 +353,15 @@ def test_the_tools_of_a_gateway_follow_its_upstream(served, changing):
     two.tools = ["elsewhere"]
     names = {"first", "second", "elsewhere"}
     with ModernMcp(served.mcp_url, served.token(gateways.GUEST)) as mcp:
+        def seen():
+            mcp.call("no_such_tool")  # the module that keeps lists hears from the core in order: of changes before the answer to this
+            return names & set(mcp.tools())
         served.apply(one.document())  # a new gateway is looked at by itself
-        wait_until(lambda: names & set(mcp.tools()) == {"first"}, "its tool", 10)
+        wait_until(lambda: seen() == {"first"}, "its tool")
         one.tools = ["second"]
         served.ctl("refresh", "changing")
-        assert names & set(mcp.tools()) == {"second"}
+        assert seen() == {"second"}
         served.apply(two.document())  # so is a changed one
-        wait_until(lambda: names & set(mcp.tools()) == {"elsewhere"}, "the tool of its other upstream", 10)
+        wait_until(lambda: seen() == {"elsewhere"}, "the tool of its other upstream")
         served.ctl("delete", "Gateway", "changing")
-        assert not names & set(mcp.tools())
+        assert not seen()

@@ -28,8 +28,10 @@ def start_upstream(era, directory):
 class NodeClient:
     """A client script of tests/clients, steered step by step; see drive.mjs there."""
 
-    def __init__(self, era, url, token=None, negotiate=None):
-        env = {**os.environ, **({"MCP_NEGOTIATE": negotiate} if negotiate else {})}
+    def __init__(self, era, url, token=None, negotiate=None, reconnect_ms=None):
+        """reconnect_ms: how long one of the session era waits before it opens a stream again, where it was told nothing."""
+        env = {**os.environ, **({"MCP_NEGOTIATE": negotiate} if negotiate else {}),
+               **({"MCP_RECONNECT_MS": str(reconnect_ms)} if reconnect_ms else {})}
         self.child = subprocess.Popen([NODE, CLIENTS / f"{era}_client.mjs", url, *([token] if token else [])],
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.info = self._outcome()
