@@ -1,4 +1,5 @@
 """What the core does with modules that die, hang or are told to leave (LIF-4, LIF-5, LIF-7, LIF-8), on the real stack."""
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,8 @@ import pytest
 
 from harness import gateway as gateways
 from harness.mcp import ModernMcp
-from harness.processes import end_listener, wait_until
+from harness.processes import Stalls, end_listener, wait_until
+from harness.supervised import alive
 
 ARGUMENTS = {"value": 5, "from_unit": "km", "to_unit": "m"}
 
@@ -98,7 +100,7 @@ def test_lif_8_a_module_that_keeps_dying_is_held_down_until_it_is_released(start
         assert refused() == "module.quarantined"
         assert gateway.processes()["mcp"]["pid"] == first["mcp"]["pid"]
         wait_until(lambda: "6 deaths in 60 s" in gateway.ctl("events", "--tail", "200", "--output", "json").stdout,
-                   "the state graph to know it", 5, pause_s=0.1)
+                   "the state graph to know it", pause_s=0.1)
         refusal = gateway.ctl("module", "start", "rest", check=False)
         assert refusal.returncode == 1 and "module release" in refusal.stderr and "module.phase.wrong" in refusal.stderr
 
@@ -142,7 +144,7 @@ def test_lif_8_the_configuration_says_how_many_deaths_are_too_many(start_quickst
 
 
 def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_when_that_fails(start_quickstart):
-    config = gateways.quickstart_config(rest={"quarantine": {"deaths": 1, "window_ms": 2000, "retry_ms": 1500}})
+    config = gateways.quickstart_config(rest={"quarantine": {"deaths": 1, "window_ms": 5000, "retry_ms": 3000}})
     with start_quickstart(config=config) as gateway:
         def kill_when_ready(after=0):
             before = wait_until(lambda: (now := gateway.processes()["rest"])["state"] == "ready" and int(now["generation"]) > after and now,
@@ -154,12 +156,12 @@ def test_lif_8_one_that_had_been_ready_is_tried_again_by_itself_and_held_longer_
             return int(gateway.describe("rest")["quarantine"]["pauseMs"])
         generation = kill_when_ready(kill_when_ready())
         held = wait_state(gateway, "rest", "quarantined")
-        assert re.search(r"2 deaths in 2 s.*; a trial start in [012] s", held["reason"]) and pause_ms() == 1500
+        assert re.search(r"2 deaths in 5 s.*; a trial start in [0-3] s", held["reason"]) and pause_ms() == 3000
         generation = kill_when_ready(generation)  # on trial one is enough
-        assert "failed again after its quarantine" in wait_state(gateway, "rest", "quarantined")["reason"] and pause_ms() == 3000
+        assert "failed again after its quarantine" in wait_state(gateway, "rest", "quarantined")["reason"] and pause_ms() == 6000
         assert "until a trial start at" in gateway.ctl("module", "describe", "rest").stdout
         gateway.wait_restarted(gateway.kill("core"))  # which remembers the pause, and when it ends
-        assert pause_ms() == 3000
+        assert pause_ms() == 6000
         process = wait_until(lambda: (now := gateway.processes().get("rest", {})).get("state") == "ready" and now, "the second trial", 20,
                              pause_s=0.02)
         told = gateway.describe("rest")
@@ -196,7 +198,7 @@ def test_lif_8_one_that_never_was_ready_waits_for_an_operator():
 
 @pytest.mark.parametrize("order,after", [("restart", "ready"), ("stop", "stopped"), ("drain", "draining")])
 def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, order, after):
-    with start_quickstart() as gateway:
+    with start_quickstart(config=gateways.quickstart_config(rest={"drain_timeout_ms": 60000})) as gateway:
         gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
                       "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
                       f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
@@ -212,7 +214,7 @@ def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, o
         before = gateway.processes()["rest"]
         gateway.ctl("module", order, "rest")
         draining = wait_until(lambda: (now := gateway.processes()["rest"])["state"] == "draining" and now.get("inFlight") == 1 and now,
-                              "the drain to show what is in flight", 5, pause_s=0.02)
+                              "the drain to show what is in flight", pause_s=0.02)
         assert "1 in flight" in draining["reason"] and f"{order} ordered by an operator" in draining["reason"]
         with ModernMcp(gateway.mcp_url, token) as mcp:
             refused = mcp.call("convert_units", ARGUMENTS)
@@ -225,10 +227,10 @@ def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, o
             assert int(now["generation"]) > int(before["generation"])
             assert "stopping" in [step["toState"] for step in gateway.describe("rest")["history"]]
         elif order == "stop":
-            now = wait_until(lambda: "pid" not in (process := gateway.processes()["rest"]) and process, "its end, after that of its connection", 5)
+            now = wait_until(lambda: "pid" not in (process := gateway.processes()["rest"]) and process, "its end, after that of its connection")
             assert now["state"] == "stopped" and "by an operator" in now["reason"]
         else:
-            wait_until(lambda: "nothing in flight" in gateway.processes()["rest"]["reason"], "the drain to end", 5)
+            wait_until(lambda: "nothing in flight" in gateway.processes()["rest"]["reason"], "the drain to end")
             assert gateway.processes()["rest"]["pid"] == before["pid"]
         assert not gateway.describe("rest").get("deaths")
         if order != "restart":
@@ -239,7 +241,7 @@ def test_lif_5_what_is_in_flight_is_finished_first(start_quickstart, upstream, o
 
 
 def test_lif_5_a_deadline_ends_the_drain_and_the_process(start_quickstart, upstream):
-    with start_quickstart() as gateway:
+    with start_quickstart(config=gateways.quickstart_config(rest={"stop_grace_ms": 60000})) as gateway:
         gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
                       "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
                       f"  rest: {{method: GET, url: 'http://127.0.0.1:{upstream.port}/late', "
@@ -255,7 +257,7 @@ def test_lif_5_a_deadline_ends_the_drain_and_the_process(start_quickstart, upstr
         before, began = gateway.processes()["rest"], time.monotonic()
         gateway.ctl("module", "restart", "rest", "--drain", "300ms")
         gateway.wait_restarted(before)
-        assert 0.3 <= time.monotonic() - began < 4
+        assert 0.3 <= time.monotonic() - began < 20  # neither for its call nor to be killed
         thread.join(10)
         assert replies and error_code(replies[0])
         assert any("the drain deadline passed, 1 in flight" in step["cause"] for step in gateway.describe("rest")["history"])
@@ -314,18 +316,21 @@ def test_a_program_that_was_replaced_on_disk_is_the_one_that_starts(start_quicks
 
 # ---- probes (LIF-4) and last words ----
 
-QUICK = {"interval_ms": 200, "timeout_ms": 200, "failures": 2}
+QUICK = {"interval_ms": 200, "timeout_ms": 1000, "failures": 2}
+TRACE_S = 0.5  # that one that hangs has for its last words
 
 
 def test_lif_4_a_module_that_hangs_is_found_says_where_and_is_back(start_quickstart):
     config = gateways.quickstart_config(mcp={"probes": {"liveness": QUICK}})
     with start_quickstart(config=config) as gateway:
-        before = gateway.kill("mcp", signal.SIGSTOP)
-        after = gateway.wait_restarted(before, 10)
+        with Stalls() as stalls:
+            before, began = gateway.kill("mcp", signal.SIGSTOP), time.monotonic()
+            after = gateway.wait_restarted(before)
+            stalled_s = stalls.between(began, time.monotonic())
         death = gateway.describe("mcp")["deaths"][0]
         assert death["cause"] == "probe" and death["kind"] == "incident"
         assert "no answer to 2 liveness probes" in death["detail"] and "module.probe.failed" in death["detail"]
-        assert any("gatehouse-mcp+0x" in line for line in death["lastWords"]) or not gateways_have_stacks(), death
+        assert any("gatehouse-mcp+0x" in line for line in death["lastWords"]) or not gateways_have_stacks() or stalled_s > TRACE_S, death
         assert "6" in after["lastExit"] or "9" in after["lastExit"]
         token = gateway.token(gateways.GUEST, "--team", "explorers")
         with ModernMcp(gateway.mcp_url, token) as mcp:
@@ -349,17 +354,18 @@ def test_lif_4_the_first_missing_answer_shows_at_once_and_a_paused_module_is_rea
 
 def test_lif_4_a_module_that_hangs_is_gone_in_eight_seconds_by_default(start_quickstart):
     with start_quickstart() as gateway:
-        before, began = gateway.kill("mcp", signal.SIGSTOP), time.monotonic()
-        wait_until(lambda: not os.path.exists(f"/proc/{before['pid']}/exe") or not os.readlink(f"/proc/{before['pid']}/exe"),
-                   "a hanging module to be killed", 20, pause_s=0.02)
-        assert time.monotonic() - began < 8.5
+        with Stalls() as stalls:
+            before, began = gateway.kill("mcp", signal.SIGSTOP), time.monotonic()
+            wait_until(lambda: not alive(before["pid"]), "a hanging module to be killed", 60, pause_s=0.02)
+            ended = time.monotonic()
+        assert ended - began < 8.5 + stalls.between(began, ended)
         gateway.wait_restarted(before)
         assert gateway.describe("mcp")["deaths"][0]["cause"] == "probe"
 
 
 def test_lif_8_a_module_that_hangs_while_the_core_is_replaced_is_an_incident(start_quickstart):
     """What the core that is gone saw counts: such a death is no late start, and two of them are no quarantine."""
-    config = gateways.quickstart_config(mcp={"start_timeout_ms": 1500})
+    config = gateways.quickstart_config(mcp={"start_timeout_ms": 4000})
     with start_quickstart(config=config) as gateway:
         for _ in range(2):
             before = gateway.kill("mcp", signal.SIGSTOP)
@@ -406,17 +412,19 @@ def test_the_status_waits_for_no_module_that_is_stopped(own_gateway):
     before = own_gateway.processes()
     os.kill(before["rest"]["pid"], signal.SIGSTOP)
     slowest, asked = 0, 0
-    while own_gateway.processes()["rest"]["generation"] == before["rest"]["generation"]:  # until it is given up
-        for words in (["status"], ["module", "list"], ["module", "describe", "rest"], ["metrics"]):
-            began = time.monotonic()
-            own_gateway.ctl(*words, check=False)
-            slowest, asked = max(slowest, time.monotonic() - began), asked + 1
-    assert asked > 20 and slowest < 1, (asked, slowest)
+    with Stalls() as stalls:
+        while own_gateway.processes()["rest"]["generation"] == before["rest"]["generation"]:  # until it is given up
+            for words in (["status"], ["module", "list"], ["module", "describe", "rest"], ["metrics"]):
+                began = time.monotonic()
+                own_gateway.ctl(*words, check=False)
+                ended = time.monotonic()
+                slowest, asked = max(slowest, ended - began - stalls.between(began, ended)), asked + 1
+    assert asked > 8 and slowest < 1, (asked, slowest)  # it takes some seven seconds: each that waited would take more than one of them
 
 
 def test_lif_5_a_module_that_is_told_to_end_leaves_before_it_is_killed(start_quickstart, upstream):
     """With a call in flight that does not end: it is given up within nine tenths of the grace."""
-    config = gateways.quickstart_config(rest={"stop_grace_ms": 2000}, mcp={"stop_grace_ms": 2000})
+    config = gateways.quickstart_config(rest={"stop_grace_ms": 6000}, mcp={"stop_grace_ms": 6000})
     with start_quickstart(config=config) as gateway:
         gateway.apply("---\nkind: Tool\nmetadata: {name: late, visibility: public, owner: admin@example.com}\n"
                       "spec:\n  inputSchemaJson: {type: object}\n  timeoutMs: 30000\n"
@@ -432,7 +440,7 @@ def test_lif_5_a_module_that_is_told_to_end_leaves_before_it_is_killed(start_qui
                 pass  # the door closes under it
         threading.Thread(target=call, daemon=True).start()
         wait_until(lambda: upstream.waiting == 1, "the upstream to be called")
-        assert gateway.stop() == 0
+        assert gateway.process.stop(grace_s=40) == 0
         ended = [json.loads(line) for line in gateway.log().splitlines() if '"message":"ended"' in line]
         assert {one["module"]: one["signal"] for one in ended} == {"rest": 0, "mcp": 0, "core": 0}
 
@@ -442,8 +450,9 @@ def test_no_thread_of_the_core_blocks_the_signal_of_its_own_crash(own_gateway):
     folder = f"/proc/{own_gateway.processes()['core']['pid']}/task"
     blocked = {}
     for thread in os.listdir(folder):
-        with open(f"{folder}/{thread}/status", encoding="utf-8") as lines:
-            fields = dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
-        blocked[fields["Name"]] = int(fields["SigBlk"], 16)
+        with contextlib.suppress(OSError):  # some come and go
+            with open(f"{folder}/{thread}/status", encoding="utf-8") as lines:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
+            blocked[fields["Name"]] = int(fields["SigBlk"], 16)
     assert len(blocked) >= 3 and not any(mask & crashes for mask in blocked.values()), blocked
     assert any(mask >> signal.SIGTERM - 1 & 1 for mask in blocked.values())  # which is for one of them only
