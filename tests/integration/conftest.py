@@ -2,6 +2,7 @@
 import pytest
 
 from harness import clients, gateway as gateways, processes, stubs as contract
+from harness.mcp import ModernMcp
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +67,10 @@ def start_quickstart(worldclock, notes):
 
 @pytest.fixture(scope="session")
 def gateway(start_quickstart):
-    """The quick start, running, with its catalog. Shared: leave it as it was."""
+    """The quick start, running, with its catalog and the tools of its upstream. Shared: leave it as it was."""
     with start_quickstart() as started:
+        with ModernMcp(started.mcp_url, started.token(gateways.GUEST, "--team", "explorers")) as mcp:
+            processes.wait_until(lambda: "note_add" in mcp.tools(), "the tools of the notes server")
         yield started
 
 

@@ -178,14 +178,14 @@ def test_a_client_that_leaves_takes_its_invocation_along(core, mcp):
     def invoke(_request, context):
         context.add_callback(ended.set)
         began.set()
-        ended.wait(10)
+        ended.wait(60)
         return iter([])
     core.script["Invoke"] = invoke
     body, headers = mcp.message("tools/call", {"name": "tool", "arguments": {}})
     with Connection(core.url) as connection:
         connection.send("POST", "/mcp", {**mcp.headers, **headers}, json.dumps(body).encode())
-        assert began.wait(10)
-    assert ended.wait(5)
+        assert began.wait(20)
+    assert ended.wait(20)
 
 
 def test_a_core_that_is_gone_is_unavailable_in_both_eras(core, mcp):
@@ -196,7 +196,7 @@ def test_a_core_that_is_gone_is_unavailable_in_both_eras(core, mcp):
             def refused():
                 reply = client.request(method, {"protocolVersion": "2025-11-25"})
                 return reply.status == 503 and reply
-            reply = wait_until(refused, "the refusal", 5)
+            reply = wait_until(refused, "the refusal")
             assert reply.error["code"] == -32000 and reply.error["data"]["code"] == "unavailable"
             assert int(reply.headers["retry-after"][0]) >= 1
 
@@ -217,7 +217,7 @@ def patient():
 
 def core_lost(core):
     core.module.server.stop(None).wait()
-    wait_until(lambda: "detached from the core" in core.module.process.errors(), "the module to notice", 5)
+    wait_until(lambda: "detached from the core" in core.module.process.errors(), "the module to notice")
 
 
 def test_a_request_waits_for_a_core_that_comes_back_and_is_decided_by_that_one(patient):
@@ -234,7 +234,7 @@ def test_a_request_waits_for_a_core_that_comes_back_and_is_decided_by_that_one(p
         patient.module.serve()
         patient.module.initialize("mcp")
         for thread in threads:
-            thread.join(10)
+            thread.join(20)
         assert replies["good"].result["content"][0]["text"] == "ok"
         assert replies["bad"].status == 401
         assert patient.resolved == resolved + 1  # LIF-6: nothing that was known before counts
@@ -246,7 +246,7 @@ def test_a_request_waits_no_longer_than_it_may(core, mcp):
     began = time.monotonic()
     reply = mcp.call("tool")
     assert reply.status == 503 and reply.error["data"]["code"] == "unavailable"
-    assert 0.24 < time.monotonic() - began < 5
+    assert 0.24 < time.monotonic() - began < 15
     assert int(reply.headers["retry-after"][0]) >= 1
 
 

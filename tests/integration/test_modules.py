@@ -76,7 +76,8 @@ def test_nothing_else_is_served(small_gateway, method, path, status):
 def test_an_address_that_others_reach_is_refused(built):
     with Gateway(configuration(address="0.0.0.0"), wait=False) as started:
         wait_until(lambda: "not on loopback" in started.log(), "the console to refuse")
-        assert started.processes()["console"]["state"] != "ready"
+        console = wait_until(lambda: started.processes().get("console"), "its status")
+        assert console["state"] != "ready"
 
 
 def test_an_operator_may_allow_other_addresses(built):

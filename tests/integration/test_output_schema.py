@@ -64,7 +64,7 @@ def served(worldclock, notes):
 @pytest.fixture(params=[LegacyMcp, ModernMcp])
 def client(request, served):
     with request.param(served.mcp_url, served.token(gateways.GUEST, "--team", "explorers")) as mcp:
-        wait_until(lambda: "count_right" in mcp.tools(), "the upstream's tools", 10)
+        wait_until(lambda: "count_right" in mcp.tools(), "the upstream's tools")
         yield mcp
 
 
@@ -84,7 +84,7 @@ def test_a_result_that_does_not_fit_is_an_error_with_its_code(client, served, na
     def recorded():
         events = served.ctl("events", "--tail", "10", "--family", "runtime_execution", "--output", "json").stdout
         return "invoke.result.invalid" in events
-    wait_until(recorded, "the execution to be recorded as failed", 5, pause_s=0.1)
+    wait_until(recorded, "the execution to be recorded as failed", pause_s=0.1)
 
 
 def test_a_tool_that_says_that_it_failed_need_not_fit(client):
