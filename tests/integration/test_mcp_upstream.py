@@ -2,7 +2,9 @@
 with a stable code, and the module lives (MCP-1, ERR-3)."""
 import http.server
 import json
+import socket
 import threading
+import types
 
 import grpc
 import pytest
@@ -266,11 +268,11 @@ def test_a_plan_that_cannot_be_carried_out(module, upstream, change, code):
     assert upstream.seen == []
 
 
-def test_an_upstream_that_is_not_there(module, upstream):
-    asked = plan(upstream)
-    upstream.server.shutdown()  # or its thread still holds the socket open for a while
-    upstream.server.server_close()
-    assert failure(module, asked).code == "http.upstream.connect"
+def test_an_upstream_that_is_not_there(module):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen, but keeps others from the port
+        asked = plan(types.SimpleNamespace(port=nobody.getsockname()[1]))
+        assert failure(module, asked).code == "http.upstream.connect"
 
 
 def test_an_upstream_of_no_known_revision(module, upstream):

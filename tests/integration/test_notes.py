@@ -117,5 +117,5 @@ def test_takes_over_a_listening_socket():
         assert http1.request(f"http://127.0.0.1:{port}/healthz").status == 200
     finally:
         child.terminate()
-        assert child.wait(10) == 0
+        assert child.wait(20) == 0
         child.stdout.close()

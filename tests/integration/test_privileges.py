@@ -152,7 +152,7 @@ def test_no_entry_is_there_without_need(name):
             if processes["mcp"].get("state") == "ready":
                 gateway.ctl("module", "stop", "mcp", check=False)
             return MISSED[name] in gateway.ctl("module", "describe", "mcp", check=False).stdout
-        wait_until(missed, f"something to fail without {name}", 20, pause_s=0.05)
+        wait_until(missed, f"something to fail without {name}", 60, pause_s=0.05)
         # Who may not signal others cannot stop them, and the kernel does not end them with it, either: that asks for the same right.
         left = [process["pid"] for process in gateway.processes().values() if process.get("pid")] if name == "KILL" else []
         if gateway.process.running():

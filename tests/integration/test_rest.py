@@ -1,6 +1,7 @@
 """gatehouse-rest alone, driven by a scripted core, against the world clock and an upstream that misbehaves (RST-1, RST-2, DSC-2,
 DSC-4, LIF-5)."""
 import base64
+import contextlib
 import http.server
 import json
 import os
@@ -71,6 +72,10 @@ class Rough(http.server.BaseHTTPRequestHandler):
         self.server.release.wait(20)
         self.close_connection = True
 
+    def on_gate(self, _path, _query, _body):
+        self.server.gate.wait(60)
+        self.close_connection = True
+
     def on_cut(self, _path, _query, _body):
         self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"half\":")
         self.wfile.flush()
@@ -94,12 +99,13 @@ class Rough(http.server.BaseHTTPRequestHandler):
 def rough():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Rough)
     server.daemon_threads = True
-    server.seen, server.release = [], threading.Event()
+    server.seen, server.release, server.gate = [], threading.Event(), threading.Event()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     server.url = f"http://127.0.0.1:{server.server_port}"
     yield server
     server.release.set()
+    server.gate.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -341,7 +347,7 @@ def test_size_limits(rest, rough):
 def test_a_slow_upstream_costs_its_time_only(rest, rough):
     began = time.monotonic()
     assert code_of(rest, rough.url + "/slow", deadline_ms=200) == "http.upstream.timeout"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # the upstream takes 20
 
 
 def test_the_calls_own_deadline_counts(rest, rough):
@@ -374,15 +380,20 @@ def forgetful():
             except OSError:
                 return
             with connection:
+                current.append(connection)
                 if read_request(connection):
                     connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
                     read_request(connection)
 
+    current = []
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+    for connection in current:
+        with contextlib.suppress(OSError):  # all but the last are closed
+            connection.shutdown(socket.SHUT_RDWR)
     end_listener(listener)
-    thread.join(5)
+    thread.join(20)
 
 
 def test_what_may_have_been_done_is_not_done_again(rest, forgetful):
@@ -476,45 +487,63 @@ def test_filters_run_in_confined_children(rest, rough):
 
 # ---- the end of it ----
 
+def held_call(rest, rough):
+    """A call that is in flight until the gate opens, and ends with an error then: its stream."""
+    rough.gate.clear()
+    stream = rest.invoke_start(plan(rough.url + "/gate", deadline_ms=50000), 60)
+    wait_until(lambda: in_flight(rest) == 1, "the call to be in flight")
+    return stream
+
+
+def is_draining(rest):
+    return any(not condition.met for condition in rest.readiness().conditions if condition.name == "not_draining")
+
+
+def drain(rest):
+    """An order to drain that the module has got: its future."""
+    _, module, _ = scripted_core.messages()
+    order = rest.channel.unary_unary(scripted_core.RUNTIME + "Drain", request_serializer=module.DrainRequest.SerializeToString,
+                                     response_deserializer=module.DrainResponse.FromString)
+    drained = order.future(module.DrainRequest(deadline_ms=40000, reason="test"), timeout=60)
+    rest.readiness()  # asked on the same connection after the order, so that is there when this is answered
+    assert is_draining(rest)
+    return drained
+
+
 def test_a_drain_waits_for_what_is_in_flight(rough):
     _, module, _ = scripted_core.messages()
     rest = scripted_core.Module("gatehouse-rest", "rest")
     try:
-        stream = rest.invoke_start(plan(rough.url + "/slow", deadline_ms=400))
-        wait_until(lambda: in_flight(rest) == 1, "the call to be in flight")
-        began = time.monotonic()
-        drained = rest.call("Drain", module.DrainRequest(deadline_ms=10000, reason="test"), module.DrainResponse)
-        assert drained.in_flight == 0 and time.monotonic() - began < 5
+        stream, began = held_call(rest, rough), time.monotonic()
+        drained = drain(rest)
+        assert not drained.done()
+        rough.gate.set()
+        assert drained.result().in_flight == 0 and time.monotonic() - began < 35
         with pytest.raises(grpc.RpcError):
             list(stream)
         assert code_of(rest, rough.url + "/list") == "module.draining"
         rest.call("Shutdown", module.ShutdownRequest(reason="test"), module.ShutdownResponse)
-        assert rest.process.child.wait(10) == 0
+        assert rest.process.child.wait(20) == 0
     finally:
         rest.close()
 
 
 @pytest.mark.parametrize("first", ["signal", "call"])
 def test_a_drain_by_signal_and_by_call_answers_and_ends(rough, first):
-    _, module, _ = scripted_core.messages()
     rest = scripted_core.Module("gatehouse-rest", "rest")
-
-    def drain():
-        return rest.call("Drain", module.DrainRequest(deadline_ms=10000, reason="test"), module.DrainResponse)
-
     try:
-        stream = rest.invoke_start(plan(rough.url + "/slow", deadline_ms=800))
-        wait_until(lambda: in_flight(rest) == 1, "the call to be in flight")
+        stream = held_call(rest, rough)
         if first == "signal":
             rest.process.child.terminate()
-            wait_until(lambda: any(not c.met for c in rest.readiness().conditions if c.name == "not_draining"), "the drain")
-            assert drain().in_flight == 0
-        else:
-            assert drain().in_flight == 0
+            wait_until(lambda: is_draining(rest), "the drain")
+        drained = drain(rest)
+        rough.gate.set()
+        assert drained.result().in_flight == 0
+        if first == "call":
             rest.process.child.terminate()
         with pytest.raises(grpc.RpcError):
             list(stream)
-        assert rest.process.child.wait(5) == 0
+        assert rest.process.child.wait(20) == 0
     finally:
         rest.close()
 
