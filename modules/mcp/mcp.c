@@ -52,7 +52,7 @@ static void attached(struct module *module, bool is_attached) {
   mcp_sessions_forget(mcp);
   if (is_attached)
     mcp_exchanges_go_on(mcp);
-  if (!is_attached || mcp->http)
+  if (!is_attached || mcp->http || module_is_draining(module)) /* the door is for the process that stays */
     return;
   bool listens = mcp_http_start(mcp, &err);
   if (!listens)

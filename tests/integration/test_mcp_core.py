@@ -275,3 +275,31 @@ def test_a_call_under_way_fails_when_the_core_dies(core, mcp):
     core.script["Invoke"] = invoke
     reply = mcp.call("tool")
     assert reply.error["data"]["category"] == "UNAVAILABLE" and reply.error["data"]["retryable"] is True
+
+
+@pytest.mark.parametrize("name", ["mcp", "hello"])
+def test_lif_9_a_process_that_drains_before_it_is_attached_opens_no_door(name):
+    """A candidate whose core dies is sent away by the next one, and attached by it as well. Whoever it let in would be lost with it; whoever waits
+    at the door is for the other process, which is this test here."""
+    proof = threading.Event()
+
+    def resolve(_request, context):
+        proof.wait(20)
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        module = Module(f"gatehouse-{name}", name, initialize=False, listener=listener)
+        try:
+            module.spi.script["ResolveCaller"] = resolve
+            module.initialize(name, until="not_draining")
+            contract = messages()[1]
+            module.call("Drain", contract.DrainRequest(deadline_ms=5000, hand_over=True), contract.DrainResponse)
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                proof.set()
+                wait_until(lambda: "attached to the core" in module.process.errors(), "it to be attached")
+                assert module.stop() == 0
+                listener.settimeout(10)
+                with listener.accept()[0] as waiting:
+                    assert waiting.recv(3) == b"GET"
+        finally:
+            module.close()

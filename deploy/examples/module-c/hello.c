@@ -80,10 +80,10 @@ static bool create(struct module *module, struct error *err) {
   return true;
 }
 
-/* The deny path is proven and the core answers: only now the door opens. */
+/* The deny path is proven and the core answers: only now the door opens; not that of a process that is about to go. */
 static void attached(struct module *module, bool attached) {
   struct error err = {0};
-  int fd = attached ? module_listener_take(module, "hello") : -1;
+  int fd = attached && !module_is_draining(module) ? module_listener_take(module, "hello") : -1;
   if (fd >= 0)
     module_listening_set(module, http_server_listen_fd(module_state(module), fd, NULL, &err), err.message);
   if (attached)
