@@ -46,15 +46,17 @@ def by_order(item):
 def core_ends(found):
     """[(first, last)]: between which moments each core that the supervisor saw end did so. One that was told to leaves from then on; one that ends
     by its own fault serves nobody for a while before the first one notices, a module or the supervisor."""
-    told, noticed = None, []
+    told, noticed, served = None, [], -math.inf
     for time_s, event in sorted(found, key=by_order):
         if event["message"] == "told to end" and event.get("process") == "core":
             told = time_s
+        elif event["message"] == "ready" and event.get("process") == "core":
+            served = time_s
         elif event["message"] == "detached from the core":
             noticed.append(time_s)
         elif event["message"] == "ended" and event.get("module") == "core":
             first = min([time_s, *(moment for moment in noticed if moment > time_s - NOTICED_S)])
-            yield (told or (first if event.get("signal") == signal.SIGKILL else first - CRASH_S)), time_s
+            yield (told or (first if event.get("signal") == signal.SIGKILL else max(first - CRASH_S, served))), time_s
             told, noticed = None, []
 
 
@@ -71,7 +73,7 @@ class Timeline:
         lives |= {event["pid"]: (event["module"].partition("@")[0], int(event["generation"])) for _, event in found if event["message"] == "started" and "pid" in event}
         killed = [(lives[pid], first, last) for pid, first, last in killed if pid in lives]
         self.core_ends = [*core_ends(found), *((first, last) for (name, _), first, last in killed if name == "core")]
-        found += [(first, {"message": "core gone"}) for first, _ in self.core_ends]
+        found += [(first, {"message": "core gone"}) for first, _ in self.core_ends]  # and when its end is told, what began meanwhile
         found += [(first, {"message": "killed", "life": life, "until": last}) for life, first, last in killed if life[0] != "core"]
         for time_s, event in sorted(found, key=by_order):
             self.happened(time_s, event)
@@ -88,7 +90,7 @@ class Timeline:
             self.deaths[module].append((time_s, time_s + event["next_ms"] / 1000, int(event["generation"])))
         elif what == "killed":
             self.close(time_s, *event["life"], event["until"])
-        elif what == "core gone":
+        elif what == "core gone" or (what == "ended" and module == "core"):
             for name, generation in list(self.since):
                 self.close(time_s, name, generation)
 

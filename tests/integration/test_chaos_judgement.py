@@ -92,3 +92,10 @@ def test_what_was_under_way_in_a_core_that_ends_is_excused(lines, killed):
     assert not is_excused([*lines, *back], 1.7, 1.8, {"core"}, door="mcp2", killed=killed)
     assert is_excused([*lines, *back], 1.55, 1.58, {"core"}, door="hello", killed=killed)
     assert not is_excused([*lines, *back], 1.7, 1.8, {"core"}, door="hello", killed=killed)
+
+
+def test_a_core_that_crashes_right_after_it_was_ready_serves_nobody_until_the_next_one_does():
+    lines = [ended(1.0, "core", 1), line(1.1, "ready", process="core"), ready(1.11, "hello", 4), line(1.2, "detached from the core", process="hello"),
+             ended(1.25, "core", 2, signal=4), line(1.5, "ready", process="core"), ready(1.6, "hello", 4)]
+    assert is_excused(lines, 1.54, 1.55, {"core"}, door="hello")
+    assert not is_excused(lines, 1.7, 1.71, {"core"}, door="hello")
