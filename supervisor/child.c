@@ -295,7 +295,7 @@ static enum child_state do_death(struct child *child) {
   if (child->is_core)
     link_close(child->supervisor);
   if (child->runtime_socket)
-    unlink(child->runtime_socket);
+    rundir_socket_remove(child);
   if (ordered) {
     bool again = child->restart_wanted && !child->held && child->supervisor->phase == SUPERVISOR_RUNNING;
     death.next_step =

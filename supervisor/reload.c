@@ -164,7 +164,7 @@ static void module_remove(struct child *child) {
   say_module("a module was removed", child->id, NULL);
   child->removed = true;
   child_hold(child, true, removed_text, "");
-  unlink(child->runtime_socket); /* the next core is not to find it */
+  rundir_socket_remove(child); /* the next core is not to find it */
   child_stop(child, 0, false);
 }
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,13 @@ uint64_t rundir_generation_next(struct supervisor *supervisor) {
   return supervisor->generation;
 }
 
+void rundir_socket_remove(const struct child *child) {
+  char unready[PATH_MAX];
+  if (snprintf(unready, sizeof(unready), "%s~", child->runtime_socket) < (int)sizeof(unready))
+    unlink(unready); /* its name until it listens */
+  unlink(child->runtime_socket);
+}
+
 bool rundir_child_prepare(struct supervisor *supervisor, const struct child *child, struct error *err) {
   const struct config *config = supervisor->config;
   const struct spawn_image *core = &supervisor->children[0].image;
@@ -131,7 +139,7 @@ bool rundir_child_prepare(struct supervisor *supervisor, const struct child *chi
       !make_below(config->run_dir, "/core/spi/", child->id, same ? 0711 : 0710, core->user,
                   same ? core->group : child->image.group, err))
     return false;
-  unlink(child->runtime_socket); /* of a run that was killed */
+  rundir_socket_remove(child); /* of a run that was killed */
   return true;
 }
 

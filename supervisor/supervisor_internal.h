@@ -366,6 +366,8 @@ bool rundir_prepare(struct supervisor *supervisor, struct error *err);
 void rundir_remnants_remove(const char *path);
 /* The directories of one module's process. */
 bool rundir_child_prepare(struct supervisor *supervisor, const struct child *child, struct error *err);
+/* A module's socket, also under the name that it has until it listens (rpc_server_listen_unix). Allocates nothing. */
+void rundir_socket_remove(const struct child *child);
 /* Hands the configuration to the core as a file of its own. */
 bool rundir_config_write(struct supervisor *supervisor, struct error *err);
 /* The next generation, remembered in the lock file so that a later supervisor goes on from there. */

@@ -66,6 +66,18 @@ def test_lif_13_no_orphan_is_left_by_a_killed_supervisor_and_the_next_one_goes_o
         assert stack.port(core) == port
 
 
+def test_a_process_that_dies_leaves_no_socket_under_whatever_name():
+    with Stack([module("web", "ready", "sleep", restart="never")]) as stack:
+        core = stack.core()
+        pid = core.start("web")["pid"]
+        files = [stack.run / "modules" / "web" / name for name in ("runtime.sock", "runtime.sock~")]  # the second until it listens
+        for file in files:
+            file.touch()
+        os.kill(pid, signal.SIGKILL)
+        core.until("Exited", module_id="web")
+        assert not any(file.exists() for file in files)
+
+
 def test_two_supervisors_do_not_share_a_run_directory():
     with Stack([]) as stack:
         stack.core()
