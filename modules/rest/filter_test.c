@@ -1,8 +1,10 @@
 /* filter_test.c: response filters in their children: order, bounds, cancellation, and a worker that is none. */
 #include <event2/event.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "modules/rest/rest_internal.h"
 #include "sdk/base/alloc.h"
@@ -139,6 +141,39 @@ START_TEST(a_worker_that_is_dead_before_its_job_is_written_fails_it) {
 }
 END_TEST
 
+static pid_t only_child(void) {
+  char path[64];
+  int child = 0;
+  snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+  FILE *file = fopen(path, "r");
+  ck_assert_ptr_nonnull(file);
+  ck_assert_int_eq(fscanf(file, "%d", &child), 1);
+  fclose(file);
+  return child;
+}
+
+static void go_on(evutil_socket_t fd, short what, void *arg) {
+  (void)fd, (void)what;
+  kill(*(pid_t *)arg, SIGCONT);
+}
+
+START_TEST(a_worker_that_could_not_run_was_not_slow) {
+  static const struct timeval longer = {.tv_sec = REST_FILTER_TIME_MS / 1000 + 1};
+  struct event_base *base = http_event_base_new();
+  struct collected collected = {.base = base, .wanted = 1};
+  struct rest_filters *filters = rest_filters_create(base, REST_BINARY);
+  enum rest_filter_outcome outcome;
+  ck_assert_ptr_nonnull(rest_filter_start(filters, ".", "1", 1, on_done, &collected, &outcome));
+  pid_t worker = only_child();
+  kill(worker, SIGSTOP);
+  event_base_once(base, -1, EV_TIMEOUT, go_on, &worker, &longer);
+  event_base_dispatch(base);
+  ck_assert_uint_eq(collected.outcomes[REST_FILTER_DONE], 1);
+  rest_filters_free(&filters);
+  event_base_free(base);
+}
+END_TEST
+
 TEST_MAIN("rest.filter", programs_end_as_they_should, a_loop_is_stopped_while_others_go_on,
-          the_queue_is_bounded_and_cancelling_leaves_it, a_worker_that_is_none_fails_its_jobs,
-          a_worker_that_is_dead_before_its_job_is_written_fails_it)
+          a_worker_that_could_not_run_was_not_slow, the_queue_is_bounded_and_cancelling_leaves_it,
+          a_worker_that_is_none_fails_its_jobs, a_worker_that_is_dead_before_its_job_is_written_fails_it)

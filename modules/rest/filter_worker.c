@@ -31,7 +31,7 @@
 #define PROGRAMS_KEPT 16
 #define OUTPUTS_MAX 10000
 #define MEMORY_BYTES_MAX (512u << 20)
-#define ALARM_S (REST_FILTER_TIME_MS / 1000 + 2) /* should the parent be unable to kill */
+#define ALARM_S (REST_FILTER_WAIT_MS / 1000 + 2) /* should the parent be unable to kill */
 
 /* clang-format off */
 static const char prelude[] =

@@ -173,7 +173,8 @@ void rest_result_clear(struct rest_result *result);
 
 #define REST_FILTER_WORKERS_MAX 2
 #define REST_FILTER_QUEUE_MAX 128
-#define REST_FILTER_TIME_MS 1000
+#define REST_FILTER_TIME_MS 1000 /* on a processor */
+#define REST_FILTER_WAIT_MS 10000
 #define REST_FILTER_PROGRAM_BYTES_MAX 16384
 #define REST_FILTER_OUTPUT_BYTES_MAX (8u << 20)
 #define REST_FILTER_WORKER_OPTION "--filter-worker"
