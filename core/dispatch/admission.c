@@ -84,6 +84,8 @@ static bool checks_pass(struct dispatch *dispatch, const struct dispatch_caller 
       admission->record = record_find(dispatch, caller, envelope, NULL, NULL);
     return false;
   }
+  if (envelope->may_have_begun && !admission->record->repeatable)
+    return error_set(err, ERR_RPC_PEER_GONE, NULL); /* as its caller would have been told without asking again */
   admission->arguments_json = envelope->arguments_json.len ? (const void *)envelope->arguments_json.data : "{}";
   admission->arguments_length = envelope->arguments_json.len ? envelope->arguments_json.len : 2;
   if (!catalog_arguments_check(admission->record, admission->arguments_json, admission->arguments_length, err) ||

@@ -50,6 +50,11 @@ of an upgrade, or to the next life as above.
 
 What an upstream MCP server says of its own tools is not believed here. A call that kills whoever carries it out so kills two at most.
 
+A core that dies takes calls along too. The MCP module lets them wait for the next one, at most `coreWaitMs`, and asks that one again, once, while
+nothing of an answer has left for the client: questions and calls that were not begun as they were, a call that may have been begun with
+`InvocationEnvelope.may_have_begun` set. Then the core carries it out only where that does no harm, by the same words of the document, and answers
+`rpc.peer.gone` elsewhere.
+
 ## Deaths
 
 A death that nobody ordered is an *incident* when that instance had been ready, else it speaks against the version: a *bad version*. The

@@ -193,6 +193,8 @@ static void invoke_ended(void *arg, const struct rpc_status *status) {
   call->stream = NULL;
   if (status->code == RPC_OK)
     error_set(&err, ERR_INVOKE_NO_RESULT, NULL);
+  if (error_is(&err, ERR_RPC_PEER_GONE))
+    call->exchange->may_have_begun = true; /* if it is asked for again, the next core decides (LIF-12) */
   mcp_tool_fail(call, &err);
 }
 
@@ -240,6 +242,7 @@ core_common_v1_InvocationEnvelope *mcp_call_envelope(struct mcp_call *call) {
   envelope->deadline_ms = exchange->mcp->config.call_timeout_ms;
   envelope->wants_progress = mcp_call_wants_progress(call);
   envelope->session_id = exchange->session ? exchange->session->id : NULL;
+  envelope->may_have_begun = exchange->may_have_begun;
   if (message->meta.log_level.length && exchange->takes_sse && !exchange->batch) {
     char *level = mcp_token_text(message->meta.log_level);
     envelope->log_level = level ? arena_strdup(arena, level) : NULL;

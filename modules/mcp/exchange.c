@@ -211,7 +211,8 @@ void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault) {
   mcp_call_fail(call, &problem);
 }
 
-/* Whether a call that nobody has begun begins anew: with a context that lives, or with the core that comes. */
+/* Whether a call that failed begins anew: with a context that lives, or with the core that comes, who is told if the
+ * one before may have begun it. */
 static bool call_begins_anew(struct mcp_call *call, const struct error *err) {
   struct mcp_exchange *exchange = call->exchange;
   if (exchange->batch || exchange->streaming)
@@ -223,7 +224,9 @@ static bool call_begins_anew(struct mcp_call *call, const struct error *err) {
     mcp_exchange_begin(exchange);
     return true;
   }
-  if ((error_is(err, ERR_RPC_REFUSED) || error_is(err, ERR_RPC_CONNECT_FAILED)) && mcp_exchange_await_core(exchange)) {
+  bool core_gone =
+      error_is(err, ERR_RPC_REFUSED) || error_is(err, ERR_RPC_CONNECT_FAILED) || error_is(err, ERR_RPC_PEER_GONE);
+  if (core_gone && mcp_exchange_await_core(exchange)) {
     call_detach(call);
     return true;
   }

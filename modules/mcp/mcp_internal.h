@@ -178,8 +178,8 @@ struct mcp_exchange {
   const char *session_id;   /* header; NULL: none */
   bool batch, takes_json, takes_sse;
   bool is_stream, streaming, gone, retried;
-  bool awaits_core, waited;
-  int64_t wait_until_ms; /* while it awaits the core */
+  bool awaits_core, waited, may_have_begun; /* may_have_begun: a core that is gone may have carried it out */
+  int64_t wait_until_ms;                    /* while it awaits the core */
   int64_t began_ms, began_us;
   struct mcp_trace trace;
   struct mcp_caller *caller;
@@ -195,7 +195,7 @@ void mcp_call_reply(struct mcp_call *call, int http_status, struct buf *message)
 void mcp_call_fail(struct mcp_call *call, struct mcp_problem *problem);
 void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault);
 /* What was not begun is tried once more: a denial of a context that died meanwhile with a new one, what an ending core
- * refused with the next core. */
+ * refused, or a dead one took along, with the next core. */
 void mcp_call_fail_error(struct mcp_call *call, const struct error *err);
 /* A notification on the call's own stream, which it opens if need be; does nothing where the client takes none. */
 void mcp_call_notify(struct mcp_call *call, struct buf *message);

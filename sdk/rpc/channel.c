@@ -162,19 +162,27 @@ static void session_goaway(struct rpc_session *session) {
   rpc_channel_retire(session->owner, session);
 }
 
+/* Before its calls end: whoever hears of them finds the channel as it is. */
+static void session_closing(struct rpc_session *session) {
+  struct rpc_channel *channel = session->owner;
+  if (session == channel->session)
+    connection_ended(channel);
+}
+
 static void session_lost(struct rpc_session *session) {
   struct rpc_channel *channel = session->owner;
   TAILQ_REMOVE(&channel->sessions, session, link);
-  if (session == channel->session)
-    connection_ended(channel);
 }
 
 static void session_freed(struct rpc_session *session) {
   rpc_channel_drop(session->owner);
 }
 
-static const struct rpc_session_ops session_ops = {
-    .settings = session_settings, .goaway = session_goaway, .lost = session_lost, .freed = session_freed};
+static const struct rpc_session_ops session_ops = {.settings = session_settings,
+                                                   .goaway = session_goaway,
+                                                   .closing = session_closing,
+                                                   .lost = session_lost,
+                                                   .freed = session_freed};
 
 static void session_start(struct rpc_channel *channel, int fd) {
   struct rpc_session_options options = {.metadata_bytes_max = channel->options.metadata_bytes_max,

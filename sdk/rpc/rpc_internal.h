@@ -175,7 +175,8 @@ struct rpc_session_ops {
                              int32_t stream_id); /* server: a request begins; NULL refuses */
   void (*settings)(struct rpc_session *session); /* the peer's SETTINGS came */
   void (*goaway)(struct rpc_session *session);
-  void (*lost)(struct rpc_session *session); /* it is over; its streams were told before */
+  void (*closing)(struct rpc_session *session); /* it is over; its streams are told next; may be NULL */
+  void (*lost)(struct rpc_session *session);    /* its streams were told before */
   void (*freed)(struct rpc_session *session);
 };
 
@@ -205,7 +206,8 @@ struct rpc_session_options {
 struct rpc_session *rpc_session_create(struct event_base *base, int fd, bool is_server,
                                        const struct rpc_session_ops *ops, void *owner,
                                        const struct rpc_session_options *options);
-/* Ends it: streams get `closed` with loss, then the owner `lost`. The memory goes when nothing of it is on the stack.
+/* Ends it: the owner gets `closing`, streams get `closed` with loss, then the owner `lost`. The memory goes when
+ * nothing of it is on the stack.
  */
 void rpc_session_close(struct rpc_session *session, enum rpc_loss loss);
 void rpc_session_flush_later(struct rpc_session *session);

@@ -49,6 +49,8 @@ void rpc_session_close(struct rpc_session *session, enum rpc_loss loss) {
   event_del(&session->flush_event);
   close(session->fd);
   session->fd = -1;
+  if (session->ops->closing != NULL)
+    session->ops->closing(session);
   struct rpc_stream *stream;
   while ((stream = TAILQ_FIRST(&session->streams)) != NULL) {
     rpc_stream_enter(stream);

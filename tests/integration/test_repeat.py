@@ -1,5 +1,5 @@
-"""What becomes of a call whose module dies under it (LIF-7, LIF-9, SPI-9): one that the module never got goes to the next life or the other
-version; one that it may have begun does so only where an operator has declared that twice is as once, and fails honestly elsewhere:
+"""What becomes of a call whose module, or whose core, dies under it (LIF-7, LIF-9, LIF-12, SPI-9): one that they never got goes to the next life or the
+other version; one that it may have begun does so only where an operator has declared that twice is as once, and fails honestly elsewhere:
 nobody cancelled it."""
 import contextlib
 import http.server
@@ -77,6 +77,7 @@ def gateway(worldclock, notes, upstream):
     config = gateways.quickstart_config()
     config["dispatch"] = {"hold_ms": 10000}
     next(module for module in config["modules"] if module["id"] == "rest").update(quarantine={"deaths": 0})
+    next(module for module in config["modules"] if module["id"] == "mcp").update(config={"coreWaitMs": 10000})
     with gateways.Gateway(config=config) as started:
         started.apply(gateways.quickstart_catalog(worldclock.port, notes.port))
         started.apply(tool(upstream, "plain", "/plain", timeoutMs=20000)
@@ -123,12 +124,13 @@ class Calls:
         return ["answered" if "result" in reply.answer and not reply.result.get("isError") else code_of(reply) for reply in self.replies]
 
 
+@pytest.mark.parametrize("victim", ["rest", "core"])
 @pytest.mark.parametrize("name, outcome", [("plain", GONE), ("denies", GONE), ("idempotent", "answered"), ("reads", "answered")])
-def test_lif_7_a_call_that_was_begun_is_repeated_only_where_twice_is_as_once(gateway, upstream, name, outcome):
+def test_lif_7_lif_12_a_call_that_was_begun_is_repeated_only_where_twice_is_as_once(gateway, upstream, name, outcome, victim):
     upstream.hold(3)
     calls = Calls(gateway, name, 3).start()
     wait_until(lambda: len(upstream.paths) == 3, "the calls to be under way at the upstream")
-    before = gateway.kill("rest")
+    before = gateway.kill(victim)
     assert calls.outcomes() == [outcome] * 3
     assert len(upstream.paths) == (6 if outcome == "answered" else 3)
     gateway.wait_restarted(before)
