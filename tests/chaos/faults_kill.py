@@ -6,8 +6,10 @@ import signal
 import time
 
 import procs
+from common import Broken
 from harness.http1 import Connection
 from harness.processes import wait_until
+from timeline import LONG_MS, Log, events
 from trial import ANEW_S, Scenario, state_at_death, was
 
 EARLY_MS = (0, 1, 2, 4, 8, 12)
@@ -102,21 +104,23 @@ def twice(trial):
 
 
 def backoff(trial):
-    """Killed until its restart waits; then the core dies too."""
-    world, victim = trial.world, trial.scenario.victim
+    """Killed until its restart waits for so long that it can be met; then, when that is written down, the core dies too."""
+    world, victim, log = trial.world, trial.scenario.victim, Log(trial.world)
     trial.hits.add("core")
-    for _ in range(30):
+
+    def waits():
         before = set(procs.children(world.supervisor_pid))
-        with contextlib.suppress(KeyError, ProcessLookupError):  # a core that is starting does not know it, or not yet of its end
+        with contextlib.suppress(KeyError, ProcessLookupError):  # its end is not known yet
             if world.processes()[victim].get("pid"):
                 trial.kill()
-        if world.state(victim) == "backoff":
-            break
-        with contextlib.suppress(Exception):
-            pid = world.wait_child(before, 0.05)
-            procs.kill_and_wait(pid)
-    else:
-        raise AssertionError("the restart never waited")
+        if any(event.get("module") == victim and event.get("next_ms", 0) >= LONG_MS for _, event in events(log.new())):
+            return True
+        with contextlib.suppress(Broken, ProcessLookupError):
+            procs.kill_and_wait(world.wait_child(before, 0.05))
+        return False
+    wait_until(waits, "the restart to wait", 30, pause_s=0)
+    world.wait_state(victim, "backoff")
+    world.written()
     trial.back(trial.kill("core"))
 
 

@@ -5,11 +5,10 @@ import time
 
 import procs
 from harness.processes import wait_until
-from timeline import Log, events
+from timeline import LONG_MS, Log, events
 from trial import Scenario
 
 PAUSE_S = 0.3
-LONG_MS = 1200
 
 
 def reset(world):

@@ -10,6 +10,7 @@ import signal
 HOLD_S = 0.25  # dispatch.hold_ms, and coreWaitMs of mcp
 CRASH_S = 0.2  # so long may a process that ends by its own fault serve nobody before it is gone
 SLACK_S = 0.03  # between what happens and when it is in the log
+LONG_MS = 1200  # of a pause before a restart: it can be met
 NOTICED_S = 2  # so long after a module the supervisor may see that the core has gone
 
 

@@ -282,15 +282,20 @@ class World:
     def wait_newer(self, name, generation):
         """Until a later life of it, and everybody else, is ready; one of the core has by then written down that it began."""
         wait_until(lambda: (now := self.all_ready()) and int(now[name]["generation"]) > generation, f"{name} to be back", 20)
-        if name == "core":  # who waits for no answer of the disk, when it began, does for this one
-            self.answered(1)
+        if name == "core":
+            self.written()
+
+    def written(self):
+        """Until what the core has collected is on disk, where it does not wait for that itself: whatever an operator writes after it is."""
+        before = self.ledger.writes
+        wait_until(lambda: self.ledger.writes > before + 1, "an operator's writes to be answered", 20)
 
     def answered(self, times):
         """Until each client has had so many right answers, and the operator his: whatever was under way is judged."""
         clients = [client for door in self.doors.values() for client in door.clients]
-        rights, writes = [client.rights for client in clients], self.ledger.writes
-        wait_until(lambda: self.ledger.writes > writes + 1 and all(client.rights >= before + times for client, before in zip(clients, rights)),
-                   "right answers at every door", 20)
+        rights = [client.rights for client in clients]
+        wait_until(lambda: all(client.rights >= before + times for client, before in zip(clients, rights)), "right answers at every door", 20)
+        self.written()
 
     def wait_child(self, before, timeout_s=10):
         """The process that the supervisor starts next; before: its children until now."""
