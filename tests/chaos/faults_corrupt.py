@@ -212,5 +212,5 @@ SCENARIOS = [
       for name in ("SPI", "runtime") for module in ("mcp", "rest") for do in (write_noise, cut, half) for side in (True, False)),
     *(Scenario("noise at the door of", name, "ready", public, hits=NOBODY) for name in ("mcp", "hello")),
     Scenario("noise at the sockets of", "core", "ready", operators, hits=NOBODY),
-    *(Scenario(f"answers {how}", "odd", "ready", answers(how), world="odd", hits=frozenset({"answers odd"}), bound_s=5) for how in ANSWERS),
+    *(Scenario(f"answers {how}", "odd", "ready", answers(how), world="odd", hits=frozenset({"answers odd"}), bound_s=8) for how in ANSWERS),
 ]

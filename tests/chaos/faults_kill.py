@@ -200,7 +200,7 @@ SCENARIOS = [
     *(Scenario("kill", name, "draining", draining) for name in ("mcp", "mcp2")),
     *(Scenario("kill", name, "stopped", stopped) for name in ("rest", "hello")),
     *(Scenario("kill twice", name, "ready", twice, again=True) for name in (*MODULES, "core")),
-    Scenario("kill until", "hello", "backoff", backoff, bound_s=5, again=True),
+    Scenario("kill until", "hello", "backoff", backoff, bound_s=8, again=True),
     Scenario("kill both", "mcp", "ready", both),
     Scenario("kill both", "rest", "ready", both),
     Scenario("kill all", "core", "ready", everyone),

@@ -88,8 +88,8 @@ def refused(trial):
 
 SCENARIOS = [
     *(Scenario(f"kill {victim}, file read again:", CHANGED, f"+{delay}ms", changed(kill, victim, delay), hits=frozenset({CHANGED, "core", victim}),
-               bound_s=5, again=True) for victim in ("core", "supervisor", CHANGED, "rest") for delay in DELAYS_MS),
-    *(Scenario(f"pause {victim}, file read again:", CHANGED, "+0ms", changed(pause, victim, 0), hits=frozenset({CHANGED, "core"}), bound_s=5, again=True)
+               bound_s=8, again=True) for victim in ("core", "supervisor", CHANGED, "rest") for delay in DELAYS_MS),
+    *(Scenario(f"pause {victim}, file read again:", CHANGED, "+0ms", changed(pause, victim, 0), hits=frozenset({CHANGED, "core"}), bound_s=8, again=True)
       for victim in ("core", "supervisor")),
     Scenario("refuse a file for", CHANGED, "ready", refused, hits=frozenset()),
 ]

@@ -6,7 +6,7 @@ import time
 
 import procs
 from harness.processes import wait_until
-from trial import BOUND_S, Scenario
+from trial import ANEW_S, Scenario
 from world import HUNG_S
 
 PAUSE_S = 0.4
@@ -50,7 +50,7 @@ def dies_while_stopped(stopped, victim):
 NOBODY = frozenset()
 SCENARIOS = [
     *(Scenario("pause", name, "ready", pause, hits=NOBODY) for name in ("mcp", "rest", "mcp2", "hello", "core", "supervisor")),
-    *(Scenario("hang", name, "ready", hang, bound_s=HUNG_S + BOUND_S) for name in ("mcp", "rest", "hello")),
+    *(Scenario("hang", name, "ready", hang, bound_s=HUNG_S + ANEW_S) for name in ("mcp", "rest", "hello")),
     Scenario("kill mcp, stopped is", "supervisor", "ready", dies_while_stopped("supervisor", "mcp"), hits=NOBODY),
     Scenario("kill core, stopped is", "supervisor", "ready", dies_while_stopped("supervisor", "core"), hits=NOBODY),
     Scenario("kill rest, stopped is", "core", "ready", dies_while_stopped("core", "rest"), hits=frozenset({"core"})),

@@ -46,6 +46,6 @@ def supervisor_dies(trial):
 
 
 SCENARIOS = [
-    Scenario("kill core, odd is", "odd", "quarantined", core_dies, world="quarantine", bound_s=5),
-    Scenario("kill all, odd is", "odd", "quarantined", supervisor_dies, world="quarantine", bound_s=5),
+    Scenario("kill core, odd is", "odd", "quarantined", core_dies, world="quarantine", bound_s=8),
+    Scenario("kill all, odd is", "odd", "quarantined", supervisor_dies, world="quarantine", bound_s=8),
 ]

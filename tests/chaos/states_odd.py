@@ -147,8 +147,8 @@ def scenario(do, state):
 
 
 SCENARIOS = [
-    *(Scenario("kill", "odd", state, scenario(kill, state), world="odd", bound_s=5, again=True) for state in STATES if state not in WITHOUT_PROCESS),
+    *(Scenario("kill", "odd", state, scenario(kill, state), world="odd", bound_s=8, again=True) for state in STATES if state not in WITHOUT_PROCESS),
     *(Scenario("kill core, odd is", "odd", state, scenario(kill_core, state), world="odd", bound_s=8, again=True) for state in STATES),
-    *(Scenario("stop", "odd", state, scenario(pause, state), world="odd", bound_s=5, again=True)
+    *(Scenario("stop", "odd", state, scenario(pause, state), world="odd", bound_s=8, again=True)
       for state in ("discovered", "initializing", "warming", "ready", "degraded", "draining")),
 ]

@@ -11,8 +11,8 @@ from harness.processes import Stalls
 from timeline import Timeline
 from world import DOOR_OF, excused, permitted
 
-BOUND_S = 2.0
-ANEW_S = 5.0  # everything starts: supervisor, core and modules, one after another
+BOUND_S = 4.0  # one process may stall for two seconds meanwhile
+ANEW_S = 6.0  # everything starts: supervisor, core and modules, one after another
 LOG_S = 5
 CALM_RIGHT = 3  # right answers to each client after the dust has settled
 
