@@ -97,7 +97,7 @@ struct core_rpc_peer {
 };
 
 struct core_rpc_listen_options {
-  const char *path; /* copied; at most 107 bytes */
+  const char *path; /* copied; at most 106 bytes */
   const char *name; /* copied; becomes peer.listener */
   mode_t mode;      /* of the socket file; [0600] */
   uid_t owner_uid;  /* (uid_t)-1: unchanged */
@@ -110,8 +110,9 @@ struct core_rpc_listen_options {
   void *user;
 };
 
-/* Binds and listens at once; connections are served when the loop runs. A lock file <path>.lock (kept) makes sure that
- * two processes never share a path; a stale socket file is replaced. NULL and err: ERR_RPC_LISTEN_BUSY,
+/* Binds and listens at once, in this order, and who sees the socket's file can connect; connections are served when the
+ * loop runs. A lock file <path>.lock (kept) makes sure that two processes never share a path; a stale socket file is
+ * replaced. NULL and err: ERR_RPC_LISTEN_BUSY,
  * ERR_RPC_LISTEN_FAILED. */
 struct core_rpc_listener *core_rpc_listen(struct core_rpc_loop *loop, const struct core_rpc_listen_options *options,
                                           struct error *err);

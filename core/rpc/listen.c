@@ -1,10 +1,11 @@
 /* listen.c: Unix sockets that this process listens on. gRPC does not accept: it would neither tell who connects nor
  * stop a second server from taking over the path (T5, T6). Here a lock file guards the path, the socket file gets its
- * owner and mode before anyone can connect, the I/O thread accepts and asks the kernel who that is, and the core thread
- * hands the connection to gRPC. */
+ * owner and mode before anyone can connect, and its name when everyone can; the I/O thread accepts and asks the kernel
+ * who that is, and the core thread hands the connection to gRPC. */
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -144,29 +145,30 @@ static bool path_clear(const char *path) {
 
 static bool socket_open(struct core_rpc_listener *listener, struct error *err) {
   const struct core_rpc_listen_options *options = &listener->options;
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  size_t length = strlen(listener->path);
-  if (length >= sizeof(address.sun_path)) {
+  struct sockaddr_un unready = {.sun_family = AF_UNIX};
+  /* Under another name until it listens: who sees the socket's own name can connect. */
+  if (snprintf(unready.sun_path, sizeof(unready.sun_path), "%s~", listener->path) >= (int)sizeof(unready.sun_path)) {
     errno = ENAMETOOLONG;
     return listen_failed(err, listener->path, "path");
   }
-  memcpy(address.sun_path, listener->path, length + 1);
-  if (!path_clear(listener->path))
+  if (!path_clear(listener->path) || !path_clear(unready.sun_path))
     return listen_failed(err, listener->path, "path");
   listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   /* The mode of an unbound socket becomes the file's at bind, so the file is never open to others, whatever the umask.
    */
   if (listener->fd < 0 || fchmod(listener->fd, 0600) != 0)
     return listen_failed(err, listener->path, "socket");
-  if (bind(listener->fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
+  if (bind(listener->fd, (const struct sockaddr *)&unready, sizeof(unready)) != 0)
     return listen_failed(err, listener->path, "bind");
   if (options->owner_uid != (uid_t)-1 || options->owner_gid != (gid_t)-1)
-    if (lchown(listener->path, options->owner_uid, options->owner_gid) != 0)
+    if (lchown(unready.sun_path, options->owner_uid, options->owner_gid) != 0)
       return listen_failed(err, listener->path, "owner");
-  if (chmod(listener->path, options->mode != 0 ? options->mode : 0600) != 0)
+  if (chmod(unready.sun_path, options->mode != 0 ? options->mode : 0600) != 0)
     return listen_failed(err, listener->path, "mode");
   if (listen(listener->fd, LISTEN_BACKLOG) != 0)
     return listen_failed(err, listener->path, "listen");
+  if (rename(unready.sun_path, listener->path) != 0)
+    return listen_failed(err, listener->path, "name");
   return true;
 }
 

@@ -133,6 +133,52 @@ START_TEST(a_stale_socket_is_replaced_and_a_closed_path_can_be_served_again) {
 }
 END_TEST
 
+/* Looks for a socket all the time, and connects as soon as it is there. */
+struct eager {
+  const char *path;
+  atomic_bool go, done;
+  unsigned refused;
+};
+
+static void *eager_run(void *argument) {
+  struct eager *eager = argument;
+  while (!atomic_load(&eager->done)) {
+    if (!atomic_load(&eager->go) || access(eager->path, F_OK) != 0)
+      continue;
+    int fd = connect_raw(eager->path);
+    eager->refused += fd < 0;
+    if (fd >= 0)
+      close(fd);
+    atomic_store(&eager->go, false);
+  }
+  return NULL;
+}
+
+START_TEST(who_sees_a_socket_can_connect_to_it) {
+  struct harness harness;
+  harness_start(&harness);
+  char *path = base_asprintf("%s/eager.sock", harness.directory);
+  struct eager eager = {.path = path};
+  struct opening opening = {.harness = &harness,
+                            .options = {.path = path, .name = "eager", .owner_uid = getuid(), .owner_gid = getgid()},
+                            .connections_too = true};
+  pthread_t thread;
+  ck_assert_int_eq(pthread_create(&thread, NULL, eager_run, &eager), 0);
+  for (unsigned i = 0; i < 200; i++) {
+    WAIT_UNTIL(access(path, F_OK) != 0);
+    atomic_store(&eager.go, true);
+    WAIT_UNTIL(opening_try(&opening)); /* the lock goes when the I/O thread is through */
+    WAIT_UNTIL(!atomic_load(&eager.go));
+    harness_on_core(&harness, opening_close, &opening);
+  }
+  atomic_store(&eager.done, true);
+  pthread_join(thread, NULL);
+  ck_assert_uint_eq(eager.refused, 0);
+  base_free(path);
+  harness_stop(&harness, 1000);
+}
+END_TEST
+
 static struct {
   atomic_uint accepted, closed;
   atomic_bool refuse;
@@ -339,6 +385,6 @@ END_TEST
 
 TEST_MAIN("core_rpc.listen", the_socket_file_is_private_and_goes_away_at_stop,
           a_path_is_served_once_and_what_is_no_socket_is_left_alone,
-          a_stale_socket_is_replaced_and_a_closed_path_can_be_served_again,
+          a_stale_socket_is_replaced_and_a_closed_path_can_be_served_again, who_sees_a_socket_can_connect_to_it,
           the_owner_of_a_socket_hears_of_each_connection_and_of_its_end, no_descriptor_leaks_over_many_connections,
           a_channel_lives_as_long_as_its_server_and_fails_its_calls_at_once_when_that_is_killed)

@@ -186,7 +186,8 @@ static void check_module(const struct config *config, size_t index, struct confi
         str_starts_with(module->env.items[i].key, "LISTEN_") || str_equal(module->env.items[i].key, "NOTIFY_SOCKET"))
       report(config, problems, &element, "env", "this variable belongs to the supervisor:", module->env.items[i].key);
   check_sandbox(config, module, problems, &element);
-  size_t path_bytes = strlen(config->run_dir) + strlen("/modules//runtime.sock") + strlen(module->id);
+  /* With the last byte of the name that it has until it listens. */
+  size_t path_bytes = strlen(config->run_dir) + strlen("/modules//runtime.sock~") + strlen(module->id);
   if (path_bytes > SOCKET_PATH_BYTES_MAX)
     report(config, problems, &element, "id", "run_dir and id together make socket paths too long for", module->id);
 }

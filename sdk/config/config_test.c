@@ -79,6 +79,9 @@ static const struct {
     /* No module serves TLS yet: asking for it must not give plain text. */
     {"listeners:\n  - name: a\n    tls: {key: /k}\n", 3, 5, ERR_CONFIG_UNKNOWN_KEY, "listeners[0].tls", "unknown key"},
     {"modules:\n  - id: core\n", 2, 5, ERR_CONFIG_VALUE, "modules[0].id", "reserved"},
+    {"run_dir: /rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\nmodules:\n  - id: "
+     "abcde\n",
+     3, 5, ERR_CONFIG_VALUE, "modules[0].id", "socket paths too long"},
     {"modules:\n  - id: a\n  - id: a\n", 3, 5, ERR_CONFIG_VALUE, "modules[1].id", "this id is taken"},
     {"modules:\n  - id: a\n    listeners: [x]\n", 2, 5, ERR_CONFIG_VALUE, "modules[0].listeners",
      "no such listener: \"x\""},
