@@ -123,7 +123,7 @@ class Module:
 
     def __init__(self):
         self.proven = False
-        self.serving = threading.Event()
+        self.serving, self.sampled = threading.Event(), threading.Event()
         self.initialize = None
         self.report = {"pid": os.getpid(), "behaviour": BEHAVIOUR}
         self.stats = module_pb2.ModuleStats(latency_counts=[0] * 70)
@@ -208,11 +208,12 @@ class Module:
         self.write_report()
         if self.proven:
             self.serving.set()
-        if self.proven and BEHAVIOUR == "dies_on_probation":
+        if self.proven and BEHAVIOUR in ("dies_on_probation", "degrades_on_probation"):
+            self.sampled.wait()  # it is on probation when its numbers are asked for
             time.sleep(0.5)
+        if self.proven and BEHAVIOUR == "dies_on_probation":
             os._exit(7)
         if self.proven and BEHAVIOUR == "degrades_on_probation":
-            time.sleep(0.5)
             self.proven = False
             self.serving.clear()
 
@@ -280,6 +281,7 @@ class Module:
 
     def get_stats(self, _request, _context):
         """As if it had served a hundred requests since it was asked last."""
+        self.sampled.set()
         self.stats.requests_total += 100
         self.stats.errors_total += 5 if BEHAVIOUR == "errs_on_probation" else 0
         self.stats.latency_counts[60 if BEHAVIOUR == "slow_on_probation" else 40] += 100
