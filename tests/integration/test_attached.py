@@ -1,4 +1,5 @@
 """A core without a supervisor, with modules that attach by themselves: the same phases and the same rules (LIF-1, TRN-3, SPI-9)."""
+import contextlib
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from google.protobuf import json_format
 
 from harness import BIN, BUILD, gateway as gateways, traced
 from harness.attached import AttachedModule, BEHIND_A_WIRE, HEALTH_SERVING, Wire
+from harness.http1 import Connection
 from harness.processes import Process, Stalls, wait_until
 from harness.sanitizers import reports
 from harness.scripted_core import envelope
@@ -54,7 +56,7 @@ class Core:
         wait_until(lambda: (self.run / "core" / "admin.sock").exists() or not self.process.running(), "the core's socket")
 
     def ctl(self, *arguments):
-        out = subprocess.run([BIN / "gatehouse", *arguments], env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        out = subprocess.run([BIN / "gatehouse", *arguments], env=self.env, capture_output=True, text=True, timeout=60, check=False)
         assert out.returncode in (0, 3), (arguments, out.stdout, out.stderr, self.process.errors()[-4000:])
         return out.stdout
 
@@ -66,8 +68,19 @@ class Core:
         return json.loads(self.ctl("module", "describe", module_id, "--output", "json"))["history"]
 
     def wait_ready(self, *modules):
+        """A state from before the core came to this one, of one with the same id that is gone, does not count."""
         for module in modules:
-            wait_until(lambda: self.state(module.module_id) == "ready", f"{module.module_id} to be ready", 20, pause_s=0.05)
+            wait_until(lambda: module.initialized and self.state(module.module_id) == "ready", f"{module.module_id} to be ready", pause_s=0.05)
+
+    @contextlib.contextmanager
+    def stalls(self):
+        """Stalls of this machine, and of the core."""
+        with Connection(str(self.run / "core" / "admin.http.sock"), 60) as connection:
+            def ask():
+                connection.send("POST", "/grpc.health.v1.Health/Check", {"Content-Type": "application/json"}, b"{}")
+                assert connection.read("POST").status == 200
+            with Stalls(ask) as stalls:
+                yield stalls
 
     def close(self):
         try:
@@ -126,7 +139,7 @@ def test_cancelling_reaches_the_owner(core):
         context.add_callback(ended.set)
         began.set()
         yield partial(owner, 0, 1)
-        ended.wait(20)
+        ended.wait(60)
 
     with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke) as owner, \
             AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
@@ -135,7 +148,7 @@ def test_cancelling_reaches_the_owner(core):
         next(call)
         assert began.is_set() and not ended.is_set()
         call.cancel()
-        assert ended.wait(2)
+        assert ended.wait(20)
 
 
 @pytest.mark.parametrize("items, code", [(lambda m: [partial(m, 0, 1)], grpc.StatusCode.UNKNOWN),
@@ -154,24 +167,28 @@ def test_a_stream_has_one_result_which_ends_it(core, items, code):
 
 
 def test_spi_9_a_stream_that_stays_open_behind_its_result_is_cut_after_a_second(core):
-    """The caller has its answer at once; the module cannot keep the call for as long as it likes."""
-    ended = []
+    """The caller has its answer at once, so at least one of three is not held up by this machine; the module cannot keep the call for as long
+    as it likes."""
+    ended, took = [], []
 
     def invoke(_request, context):
         began = time.monotonic()
         over = threading.Event()
         context.add_callback(lambda: (ended.append(time.monotonic() - began), over.set()))
         yield result(owner)
-        over.wait(20)
+        over.wait(60)
 
     with AttachedModule(core.run, "owner", "rest-grpc", COMMON, invoke) as owner, \
             AttachedModule(core.run, "asker", "echo", ["auth", "catalog"]) as asker:
         core.wait_ready(owner, asker)
-        began = time.monotonic()
-        assert [item.WhichOneof("item") for item in asker.call_tool(asker.resolve(core.token), "stream")] == ["result"]
-        assert time.monotonic() - began < 0.9, "the caller does not wait for the end of the module's stream"
-        wait_until(lambda: ended, "the module's stream to be cut", 10)
-        assert 0.9 < ended[0] < 5, ended
+        reference = asker.resolve(core.token)
+        for _ in range(3):
+            began = time.monotonic()
+            assert [item.WhichOneof("item") for item in asker.call_tool(reference, "stream")] == ["result"]
+            took.append(time.monotonic() - began)
+        assert min(took) < 0.9, "the caller does not wait for the end of the module's stream"
+        wait_until(lambda: len(ended) == 3, "the module's streams to be cut")
+        assert all(0.9 < time_s < 30 for time_s in ended), ended
         assert core.state("owner") == "ready"
 
 
@@ -214,7 +231,7 @@ def test_no_module_is_an_operator_by_its_name(core):
     with AttachedModule(core.run, "admin", "echo", ["auth", "catalog"]) as named:
         core.wait_ready(named)
         with pytest.raises(grpc.RpcError) as refused:
-            named.spi.unary_unary("/core.admin.v1.StatusService/GetStatus")(b"", timeout=5, metadata=named.metadata)
+            named.spi.unary_unary("/core.admin.v1.StatusService/GetStatus")(b"", timeout=60, metadata=named.metadata)
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -223,7 +240,7 @@ def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
         core.wait_ready(module)
     with socket.socket(socket.AF_UNIX) as bound:  # a file without a listener, as a killed process leaves it
         bound.bind(str(module.path))
-        wait_until(lambda: core.state("left") == "failed", "the end to be noticed", 10, pause_s=0.05)
+        wait_until(lambda: core.state("left") == "failed", "the end to be noticed", pause_s=0.05)
         seen = core.history("left")
         time.sleep(2.5)  # longer than a round of dialling takes
         assert core.history("left") == seen
@@ -232,27 +249,32 @@ def test_a_socket_that_nobody_listens_to_is_not_dialled_for_ever(core):
 
 # ---- a connection that is lost while the module lives (TRN-6) ----
 
+def wait_held(core, module):
+    """Until the core has had the connection for so long that its end is not one of many."""
+    core.wait_ready(module)
+    ready = time.monotonic()
+    wait_until(lambda: time.monotonic() - ready > 1.1, "the connection to have held")
+
+
 def test_trn_6_a_lost_connection_is_dialled_again_at_once(core):
-    with AttachedModule(core.run, "cut", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire, Stalls() as stalls:
-        wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
-        core.wait_ready(module)
+    with AttachedModule(core.run, "cut", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire, core.stalls() as stalls:
+        wait_until(lambda: wire.accepted, "the core to come by the wire")
         for _ in range(3):
-            wait_until(lambda: time.monotonic() - wire.accepted[-1] > 1.1, "the connection to have held", 5)
+            wait_held(core, module)
             count, cut = len(wire.accepted), time.monotonic()
             wire.cut()
-            wait_until(lambda: len(wire.accepted) > count, "the core to come back", 5)
+            wait_until(lambda: len(wire.accepted) > count, "the core to come back")
             assert wire.accepted[count] - cut < 0.2 + stalls.between(cut, wire.accepted[count]), "not half a second later"
             core.wait_ready(module)
 
 
 def test_trn_6_one_that_is_lost_again_and_again_is_dialled_with_back_off(core):
-    with AttachedModule(core.run, "cut-often", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire, Stalls() as stalls:
-        wait_until(lambda: wire.accepted, "the core to come by the wire", 5)
-        core.wait_ready(module)
-        wait_until(lambda: time.monotonic() - wire.accepted[-1] > 1.1, "the connection to have held", 5)
+    with AttachedModule(core.run, "cut-often", "echo", ["auth"], served_at=BEHIND_A_WIRE) as module, Wire(module) as wire, core.stalls() as stalls:
+        wait_until(lambda: wire.accepted, "the core to come by the wire")
+        wait_held(core, module)
         first, wire.shut = len(wire.accepted), True
         wire.cut()
-        wait_until(lambda: len(wire.accepted) >= first + 8, "the core to come back eight times", 20)
+        wait_until(lambda: len(wire.accepted) >= first + 8, "the core to come back eight times")
         spans = list(zip(wire.accepted[first:], wire.accepted[first + 1:]))
         waits = [(later - earlier, stalls.between(earlier, later)) for earlier, later in spans]
         middles = [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
@@ -271,9 +293,9 @@ def test_lif_1_a_socket_that_takes_the_place_of_one_that_is_being_dialled_is_dia
             if "attached" not in tracer.stderr.readline():
                 pytest.skip("this machine does not let us trace")
             with Wire(module) as wire:
-                wait_until(lambda: wire.accepted, "the core to be connected, which it does not know yet", 5)
+                wait_until(lambda: wire.accepted, "the core to be connected, which it does not know yet")
                 second.path.rename(wire.path)
-                wait_until(lambda: second.initialized, "the core to come to the second one", 20)
+                wait_until(lambda: second.initialized, "the core to come to the second one")
                 core.wait_ready(second)
         finally:
             tracer.terminate()
@@ -283,7 +305,7 @@ def test_lif_1_a_socket_that_takes_the_place_of_one_that_is_being_dialled_is_dia
 def test_lif_1_a_socket_is_waited_for_as_long_as_any_other_whatever_was_there_before(core, tmp_path):
     """The core tries for a moment where nobody listens. A new socket may be bound, and not listen yet, when that moment is over."""
     path, calls = core.run / "modules" / "slow" / "runtime.sock", tmp_path / "calls"
-    slowly = [traced.STRACE, "-f", "-o", calls, "-e", "trace=connect", "-e", "inject=connect:delay_exit=5000", "-p", str(core.process.pid)]
+    slowly = [traced.STRACE, "-f", "-o", calls, "-e", "trace=connect", "-e", "inject=connect:delay_exit=10000", "-p", str(core.process.pid)]
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as left, socket.socket(socket.AF_UNIX) as late, \
             subprocess.Popen(slowly, stderr=subprocess.PIPE, text=True) as tracer:
@@ -291,11 +313,11 @@ def test_lif_1_a_socket_is_waited_for_as_long_as_any_other_whatever_was_there_be
             if "attached" not in tracer.stderr.readline():
                 pytest.skip("this machine does not let us trace")
             left.bind(str(path))  # as a killed process leaves it
-            wait_until(lambda: calls.read_text().count("slow/runtime") >= 350, "the core to try", 60)
+            wait_until(lambda: calls.read_text().count("slow/runtime") >= 420, "the core to try")
             path.unlink()
-            late.settimeout(20)
+            late.settimeout(60)
             late.bind(str(path))
-            wait_until(lambda: calls.read_text().count("slow/runtime") >= 600, "the core to try the new one", 20)
+            wait_until(lambda: calls.read_text().count("slow/runtime") >= 520, "the core to try the new one")
             late.listen()
             late.accept()[0].close()
         finally:
@@ -319,7 +341,7 @@ class Leaving(AttachedModule):
 
     def drain(self, data):
         self.told.append(("drain", self.module.DrainRequest.FromString(data).deadline_ms))
-        self.finish.wait(20)
+        self.finish.wait(60)
         return self.module.DrainResponse(in_flight=0).SerializeToString()
 
     def stats(self, _):
@@ -347,10 +369,11 @@ def test_lif_5_an_attached_module_drains_and_is_asked_to_end(core, order, state)
     with Leaving(core.run, name, "echo", ["auth"]) as module:
         core.wait_ready(module)
         core.ctl("module", order, name)
-        wait_until(lambda: status_of(core, name).get("inFlight") == 3, "the status to show what is in flight", 5, pause_s=0.05)
+        wait_until(lambda: status_of(core, name).get("inFlight") == 3, "the status to show what is in flight", pause_s=0.05)
+        wait_until(lambda: module.told, "the module to be told")  # what it is asked meanwhile another thread of it may answer first
         assert core.state(name) == "draining" and module.told == [("drain", 10000)]
         module.finish.set()
-        wait_until(lambda: core.state(name) == state and "nothing in flight" in str(described(core, name)), "the end", 5, pause_s=0.05)
+        wait_until(lambda: core.state(name) == state and "nothing in flight" in str(described(core, name)), "the end", pause_s=0.05)
         assert module.told[1:] == ([] if order == "drain" else ["shutdown"])
         assert not described(core, name).get("deaths")
     with AttachedModule(core.run, name, "echo", ["auth"]) as again:
@@ -365,7 +388,7 @@ def test_lif_8_an_attached_module_that_keeps_going_is_not_dialled_any_more(core)
     for _ in range(6):
         with AttachedModule(core.run, "looping", "echo", ["auth"]) as module:
             core.wait_ready(module)
-    wait_until(lambda: core.state("looping") == "quarantined", "the quarantine", 5, pause_s=0.05)
+    wait_until(lambda: core.state("looping") == "quarantined", "the quarantine", pause_s=0.05)
     told = described(core, "looping")
     assert {(death["kind"], death["cause"]) for death in told["deaths"]} == {("incident", "connection")}
     with AttachedModule(core.run, "looping", "echo", ["auth"]) as module:
@@ -379,7 +402,7 @@ def test_lif_4_an_attached_module_that_hangs_gets_no_more_work(core):
     with Leaving(core.run, "hanging", "echo", ["auth"]) as module:
         core.wait_ready(module)
         module.alive = False
-        wait_until(lambda: any("it hangs: no answer" in step["cause"] for step in core.history("hanging")), "the probe to fail", 20, pause_s=0.1)
+        wait_until(lambda: any("it hangs: no answer" in step["cause"] for step in core.history("hanging")), "the probe to fail", pause_s=0.1)
         assert described(core, "hanging")["deaths"][0]["cause"] == "probe"
         module.alive = True
         core.wait_ready(module)
@@ -421,11 +444,11 @@ def asking(core):
     (core.run / "modules" / "owner").mkdir(parents=True, exist_ok=True)
     process = Process("owner", [ASKING], core.directory, env=core.env)
     try:
-        wait_until(lambda: core.state("owner") == "ready", "the module that asks", 20, pause_s=0.05)
+        wait_until(lambda: core.state("owner") == "ready", "the module that asks", pause_s=0.05)
         yield process
     finally:
         process.stop()
-        wait_until(lambda: core.state("owner") != "ready", "its end", 10, pause_s=0.05)
+        wait_until(lambda: core.state("owner") != "ready", "its end", pause_s=0.05)
 
 
 def questions(call):
@@ -472,7 +495,7 @@ def test_an_answer_to_a_call_that_was_given_up_is_refused(core, asking):
         call = asker.call_tool(reference, "stream", answers=["elicitation"])
         execution, asked = questions(call)
         call.cancel()
-        wait_until(lambda: cancelled(core) > before, "the end of the call", 5)
+        wait_until(lambda: cancelled(core) > before, "the end of the call")
         assert asker.answer(reference, execution, asked["first"], result_json=b"{}") == "invoke.request.unknown"
         again = asker.call_tool(reference, "stream", answers=["elicitation"])
         assert questions(again)[0] != execution

@@ -162,13 +162,13 @@ class AttachedModule(grpc.GenericRpcHandler):
             self.common.Header(name="authorization", value=f"Bearer {token}")])
         call = self.spi.unary_unary(RESOLVE)
         try:
-            answer = call(request.SerializeToString(), timeout=10, metadata=self.metadata)
+            answer = call(request.SerializeToString(), timeout=60, metadata=self.metadata)
         except grpc.RpcError as error:
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED, error
             return None
         return self.auth.ResolveCallerResponse.FromString(answer).context.reference
 
-    def call_tool(self, reference, name, arguments=b"{}", timeout_s=30, answers=()):
+    def call_tool(self, reference, name, arguments=b"{}", timeout_s=60, answers=()):
         """The stream of InvokeItems of Catalog.Invoke. answers: kinds of requests that can be answered in the middle of it."""
         envelope = self.common.InvocationEnvelope(
             target=self.common.RecordReference(kind=self.common.ENTITY_KIND_TOOL, name=name), arguments_json=arguments,
@@ -177,7 +177,7 @@ class AttachedModule(grpc.GenericRpcHandler):
         return self.spi.unary_stream(INVOKE, response_deserializer=self.common.InvokeItem.FromString)(
             request.SerializeToString(), timeout=timeout_s, metadata=self.metadata)
 
-    def answer(self, reference, execution_id, request_id, timeout_s=10, **answer):
+    def answer(self, reference, execution_id, request_id, timeout_s=60, **answer):
         """Answers a request back, by result_json or error: None, or the code of the refusal."""
         request = self.common.AnswerRequestRequest(execution_id=execution_id, request_id=request_id,
                                                    caller=self.common.CallerContext(reference=reference), **answer)

@@ -13,8 +13,8 @@ from . import PYTHON, QUICKSTART
 LISTENING = "LISTENING "
 
 
-def wait_until(condition, what, timeout_s=20, pause_s=0.01):
-    """Calls `condition` until it answers something true, which is returned. Fails by name after timeout_s."""
+def wait_until(condition, what, timeout_s=60, pause_s=0.01):
+    """Calls `condition` until it answers something true, which is returned. Fails by name after timeout_s, which is far beyond what it takes."""
     end = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -40,32 +40,44 @@ def end_listener(listener):
 
 
 class Stalls:
-    """How late this machine wakes whoever sleeps, all the time: what a time that is measured meanwhile may be too long by."""
+    """How late this machine lets processes go on, all the time: what a time that is measured meanwhile may be too long by. A nap on each
+    processor tells of the machine, `ask` of one process: a call that it answers in no time unless it is held up itself."""
 
     NAP_S, TURNS = 0.005, 4  # what is measured takes some turns of several processes, each of which may be late
 
-    def __init__(self):
-        self.late, self.ending = [], threading.Event()  # (when it was noticed, by how many seconds)
-        self.thread = threading.Thread(target=self.run, daemon=True)
+    def __init__(self, ask):
+        self.ending = threading.Event()
+        turns = [ask, *(self.napper(number) for number in os.sched_getaffinity(0))]
+        self.late = [[] for _ in turns]  # of each: (from, until, by how many seconds)
+        self.threads = [threading.Thread(target=self.run, args=pair, daemon=True) for pair in zip(turns, self.late)]
+
+    @staticmethod
+    def napper(processor):
+        return lambda: os.sched_setaffinity(0, {processor})  # of this thread alone
 
     def __enter__(self):
-        self.thread.start()
+        for thread in self.threads:
+            thread.start()
         return self
 
     def __exit__(self, *_):
         self.ending.set()
-        self.thread.join()
+        for thread in self.threads:
+            thread.join()
 
-    def run(self):
+    def run(self, turn, late):
         before = time.monotonic()
         while not self.ending.is_set():
+            turn()
             time.sleep(self.NAP_S)
             now = time.monotonic()
-            self.late.append((now, now - before - self.NAP_S))
+            late.append((before, now, now - before - self.NAP_S))
             before = now
 
     def between(self, begin, end):
-        return self.TURNS * max((late for moment, late in self.late if begin <= moment <= end + self.NAP_S), default=0)
+        """What was late in the time between, also what was under way at its end."""
+        wait_until(lambda: all(late and late[-1][0] > end for late in self.late), "every stall to be over")
+        return self.TURNS * max(by for late in self.late for since, until, by in late if since <= end and until >= begin)
 
 
 class Process:
@@ -92,16 +104,17 @@ class Process:
     def running(self):
         return self.child.poll() is None
 
-    def wait_for_output(self, text, timeout_s=20):
+    def wait_for_output(self, text, timeout_s=60):
         """The first line of stdout that contains `text`; fails at once, with what it wrote, when the process has ended."""
         def found():
-            line = next((line for line in self.output().splitlines() if text in line), None)
-            if line is None and not self.running():
+            running = self.running()  # first: what it wrote before its end is there then
+            line = next((line[:-1] for line in self.output().splitlines(keepends=True) if text in line and line.endswith("\n")), None)
+            if line is None and not running:
                 raise AssertionError(f"{self.name} ended with {self.child.returncode}:\n{self.output()}{self.errors()}")
             return line
         return wait_until(found, f"{self.name} to write {text!r}", timeout_s)
 
-    def stop(self, number=signal.SIGTERM, grace_s=15):
+    def stop(self, number=signal.SIGTERM, grace_s=60):
         """Signals, waits, and kills what does not go. The exit status (negative: a signal)."""
         if self.running():
             self.child.send_signal(number)
