@@ -19,7 +19,7 @@ QUARANTINED, RELEASED, ROLLED_BACK, FALLBACK, STORM, DEGRADED, RECOVERED = range
 WRITES = """#!/bin/sh
 cat > "new.$$" && mv "new.$$" "alert-$(date +%s%N).json"
 """
-SLOW_MACHINE_S = 30
+SLOW_MACHINE_S, LONG_MS = 60, 60000
 
 
 def hooked(hook=WRITES, modules=(), **alerts):
@@ -41,7 +41,9 @@ def wait_condition(run, condition):
 
 
 def report(core, **wanted):
-    return core.until("AlertReport", **wanted)
+    """The report of how things stand that says this: the newest one, or one that is to come."""
+    last = next((line for line in reversed(core.lines) if line["body"] == "AlertReport"), {})
+    return last if last and last.items() >= wanted.items() else core.until("AlertReport", **wanted)
 
 
 def test_lif_8_an_alert_is_told_with_a_document_a_few_variables_and_nothing_else():
@@ -50,14 +52,15 @@ env > env; pwd > cwd
 (: > /tmp/x) && echo yes > tmp
 cat /etc/shadow ../../gatehouse.yaml ../../state/master.key > secrets 2>/dev/null
 ls ../core > core 2>/dev/null
-echo $$ > pid; while [ ! -e go ]; do :; done
+echo $$ > own; mv own pid  # when it is seen, the shell has its own output again
+while [ ! -e go ]; do :; done
 """ + WRITES.partition("\n")[2]
-    with Stack([], alerts={}, hook=hook, env={"SECRET_OF_THE_SHELL": "x"}) as stack:
+    with Stack([], alerts={"timeout_ms": LONG_MS}, hook=hook, env={"SECRET_OF_THE_SHELL": "x"}) as stack:
         core = stack.core()
         assert report(core)["configured"] == 1
         core.order(f'alert web {QUARANTINED} 7 6 deaths in 60 s; "quoted"')
         folder = stack.run / "alerts"
-        wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip(), "the program to run", SLOW_MACHINE_S)
+        wait_until((folder / "pid").exists, "the program to run")
         process = pathlib.Path("/proc", (folder / "pid").read_text().strip())
         found = {path.name: os.readlink(path) for path in (process / "fd").iterdir()}
         ours = {name: target for name, target in found.items() if name != "255" and not target.endswith("/hook")}  # the shell's script
@@ -171,7 +174,7 @@ def test_a_program_that_is_not_there_is_a_problem_that_is_shown(hook, problem):
 
 def test_lif_8_a_program_that_hangs_is_killed_with_all_that_it_started_and_delays_no_restart():
     hook = "#!/bin/sh\nsleep 1000 & echo $! > pids; echo $$ >> pids\ntrap '' TERM; while :; do sleep 1; done\n"
-    with hooked(hook, [module("web", "ready", "serve", listeners=["web"])], timeout_ms=1500, attempts=1) as stack:
+    with hooked(hook, [module("web", "ready", "serve", listeners=["web"])], timeout_ms=5000, attempts=1) as stack:
         core = stack.core()
         spawned = core.start("web")
         core.until("Notified")
@@ -181,13 +184,13 @@ def test_lif_8_a_program_that_hangs_is_killed_with_all_that_it_started_and_delay
         began = time.monotonic()
         os.kill(spawned["pid"], 9)
         core.until("Spawned", module_id="web")
-        assert time.monotonic() - began < 1 and all(map(alive, pids))  # it hangs meanwhile
-        assert report(core, failed=1, waiting=0)["problem"] == "it took longer than 1500 ms"
+        assert time.monotonic() - began < 4 and all(map(alive, pids))  # it hangs meanwhile
+        assert report(core, failed=1, waiting=0)["problem"] == "it took longer than 5000 ms"
         wait_until(lambda: not any(map(alive, pids)), "everything that the program started to be gone")
 
 
 def test_lif_8_a_storm_of_alerts_is_bounded_told_in_order_and_says_what_was_lost():
-    with hooked("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\n" + WRITES.partition("\n")[2], per_minute=6000) as stack:
+    with hooked("#!/bin/sh\nwhile [ ! -e go ]; do sleep 0.05; done\n" + WRITES.partition("\n")[2], per_minute=6000, timeout_ms=LONG_MS) as stack:
         core = stack.core()
         core.order(f"alert first {QUARANTINED} 1 x")
         report(core, waiting=1)
@@ -288,8 +291,11 @@ def test_lif_10_a_version_that_does_not_hold_is_told(gateway):
 def test_lif_8_a_program_that_fails_shows_in_the_status_the_log_and_the_metrics(gateway):
     kill_until_quarantined(gateway, "rest")
     wanted = r"the program of alerts.program fails: it ended with status 3: the pager is gone \(alerts waiting 0, not told (\d), lost 0\)"
-    found = wait_until(lambda: re.search(wanted, gateway.ctl("status", check=False).stdout), "the warning", SLOW_MACHINE_S)
-    assert f'gatehouse_alerts{{outcome="failed"}} {found.group(1)}' in gateway.ctl("metrics").stdout
+
+    def shown():  # there may be one of the restarts before that of the quarantine
+        found = re.search(wanted, gateway.ctl("status", check=False).stdout)
+        return found and f'gatehouse_alerts{{outcome="failed"}} {found.group(1)}\n' in gateway.ctl("metrics").stdout
+    wait_until(shown, "the warning, and the metric of the same number", SLOW_MACHINE_S)
     assert "an alert was not told" in gateway.log()
 
 
