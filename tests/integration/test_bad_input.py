@@ -134,7 +134,7 @@ def test_slow_clients_are_not_waited_for():
                 began = time.monotonic()
                 connection.send_bytes(data)
                 assert connection.read_head()[0] == 408
-                assert 0.3 < time.monotonic() - began < 5
+                assert 0.3 < time.monotonic() - began < 15
         with Connection(address) as connection:
             began, drip = time.monotonic(), POST + b"Content-Length: 1000\r\n\r\n" + b" " * 1000
             connection.socket.settimeout(0.02)
@@ -149,7 +149,7 @@ def test_slow_clients_are_not_waited_for():
                 except OSError:
                     ended = b""
                     break
-            assert ended is not None and time.monotonic() - began < 5
+            assert ended is not None and time.monotonic() - began < 15  # all of it takes longer
 
 
 def test_many_idle_connections_do_no_harm(door, modern):
@@ -426,10 +426,10 @@ def test_a_revoked_token_is_refused_at_once(gateway):
 
 
 def test_an_expired_token_is_refused(gateway):
-    token = gateway.token(gateways.GUEST, "--ttl", "1s")
-    with ModernMcp(gateway.mcp_url, token) as mcp:
+    url, token = gateway.mcp_url, gateway.token(gateways.GUEST, "--ttl", "4s")
+    with ModernMcp(url, token) as mcp:
         assert mcp.request("tools/list").status == 200
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while (reply := mcp.request("tools/list")).status == 200 and time.monotonic() < end:
             time.sleep(0.05)
         assert (reply.status, reply.error["data"]["code"]) == (401, "auth.token.invalid")

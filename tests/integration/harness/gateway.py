@@ -100,7 +100,7 @@ class Gateway:
         """`gatehouse module describe --output json` as data."""
         return json.loads(self.ctl("module", "describe", module, "--output", "json").stdout)
 
-    def wait_ready(self, timeout_s=30):
+    def wait_ready(self, timeout_s=60):
         wanted = {module["id"] for module in self.config["modules"] if module.get("enabled", True)}
 
         def ready():
@@ -114,7 +114,7 @@ class Gateway:
 
     def listener(self, name):
         """(host, port) of a public listener."""
-        found = next(item for item in self.status()["listeners"] if item["name"] == name)
+        found = next(item for item in wait_until(self.status, "the status")["listeners"] if item["name"] == name)
         host, _, port = found["address"].rpartition(":")
         return host.strip("[]"), int(port)
 
@@ -133,12 +133,12 @@ class Gateway:
         return json.loads(self.ctl("token", "create", "--user", user, *arguments, "--output", "json").stdout)["token"]
 
     def kill(self, name, number=signal.SIGKILL):
-        """Signals one process of the gateway by its id; its status before."""
-        before = self.processes()[name]
+        """Signals one process of the gateway by its id, when there is one; its status before."""
+        before = wait_until(lambda: (now := self.processes().get(name, {})).get("pid") and now, f"{name} to have a process")
         os.kill(before["pid"], number)
         return before
 
-    def wait_restarted(self, before, timeout_s=20):
+    def wait_restarted(self, before, timeout_s=60):
         """Until the process that `before` describes is ready again in a later generation."""
         def restarted():
             now = self.processes().get(before["id"])

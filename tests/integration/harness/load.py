@@ -26,7 +26,11 @@ class Load:
     def __enter__(self):
         for thread in self.threads:
             thread.start()
-        wait_until(lambda: self.right > 20 or self.failures, "load")
+        try:
+            wait_until(lambda: self.right > 20 or self.failures, "load")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -60,7 +64,7 @@ class Load:
     def again(self):
         """Until calls are answered again."""
         before = self.right
-        wait_until(lambda: self.right > before + 50, "calls to be answered again", 20)
+        wait_until(lambda: self.right > before + 50, "calls to be answered again")
 
     def told(self):
         gap_ms = (self.refused[-1] - self.refused[0]) * 1000 if self.refused else 0

@@ -115,7 +115,7 @@ class Module:
         self.server.add_insecure_port(f"unix:{self.spi_socket}")
         self.server.start()
 
-    def call(self, method, request, reply, timeout_s=20):
+    def call(self, method, request, reply, timeout_s=60):
         return self.channel.unary_unary(RUNTIME + method, request_serializer=type(request).SerializeToString,
                                         response_deserializer=reply.FromString)(request, timeout=timeout_s)
 

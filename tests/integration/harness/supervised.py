@@ -39,7 +39,7 @@ class Core:
 
     def __init__(self, connection):
         self.connection, self.lines, self.rest = connection, [], b""
-        connection.settimeout(20)
+        connection.settimeout(60)
 
     def next(self):
         while b"\n" not in self.rest:
@@ -109,7 +109,7 @@ class Stack:
         if passable:
             self.directory.chmod(0o755)
             (self.directory / "core.sock").chmod(0o666)
-        self.core_listener.settimeout(20)
+        self.core_listener.settimeout(60)
         config = {"version": 1, "run_dir": str(self.run), "state_dir": str(self.directory / "state"),
                   "core": {"binary": str(FAKE_CORE), "args": [str(self.directory / "core.sock")], **(core or {})},
                   "listeners": [{"name": item, "port": 0} if isinstance(item, str) else item for item in listeners],
@@ -179,7 +179,7 @@ class Stack:
 
 def ask(port):
     """The pid that serves the port; None when the one that took the connection died with it."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         try:
             return int(connection.recv(64) or 0) or None
         except ConnectionError:
