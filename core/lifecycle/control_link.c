@@ -277,6 +277,8 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
   process_began(module, news->generation, news->pid, 0);
   if (module->hold != LIFECYCLE_HOLD_NONE || module->role == LIFECYCLE_RETIRED)
     unwanted_end(module);
+  else
+    lifecycle_discovery_scan(lifecycle); /* its socket may have been seen, and taken for the one before's */
 }
 
 static void last_words_keep(struct lifecycle_module *module, const char (*words)[256], size_t count) {

@@ -1,5 +1,6 @@
 """Makes a thread of a living process hang for ever, as a bug in its own code would: it jumps to itself, in the program's first instruction,
 which nothing runs any more. Needs root, since our processes are not dumpable."""
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -40,16 +41,34 @@ def entry_of(pid):
 
 def thread_named(pid, name):
     """The id of the process's thread with this name."""
-    return next(int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().strip() == name)
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (task / "comm").read_text().strip() == name:
+                return int(task.name)
+    raise AssertionError(f"process {pid} has no thread {name}")
+
+
+def stop(thread):
+    ptrace(SEIZE, thread)
+    ptrace(INTERRUPT, thread)
+    os.waitpid(thread, WALL)
+
+
+@contextlib.contextmanager
+def stopped(thread):
+    """It stands still where it is, while the others of its process go on."""
+    stop(thread)
+    try:
+        yield
+    finally:
+        ptrace(DETACH, thread)
 
 
 def hang(pid, thread=None):
     thread = thread or pid
     jump, counter, call = MACHINES[platform.machine()]
     entry = entry_of(pid)
-    ptrace(SEIZE, thread)
-    ptrace(INTERRUPT, thread)
-    os.waitpid(thread, WALL)
+    stop(thread)
     block = ctypes.create_string_buffer(1024)
     registers = Registers(ctypes.addressof(block), len(block))
     ptrace(GETREGSET, thread, NT_PRSTATUS, ctypes.byref(registers))
