@@ -221,7 +221,7 @@ void core_program_happens(struct supervisor *supervisor, enum core_event event, 
   if (!action || supervisor->phase != SUPERVISOR_RUNNING)
     return;
   change->phase = action(supervisor, why);
-  if (change->phase == CORE_CONFIRMING || event == CORE_EVENT_HOLDS)
+  if (change->phase == CORE_PROBATION || change->phase == CORE_CONFIRMING || event == CORE_EVENT_HOLDS)
     link_say_core_program(supervisor);
 }
 

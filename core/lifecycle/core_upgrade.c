@@ -351,7 +351,6 @@ static void probation_begin(struct lifecycle *lifecycle, const supervisor_contro
   if (!core->versions->core_upgrade) /* the store forgot */
     core->versions->core_upgrade = upgrade_new(lifecycle, news->from_program, news->to_program, "", false);
   core->step = LIFECYCLE_CORE_PROBATION;
-  core->versions->phase = LIFECYCLE_UPGRADE_PROBATION;
   log_event(LOG_INFO, "lifecycle", "this core is a new program, on probation", LOG_TEXT("program", news->to_program),
             LOG_INT("milliseconds", news->probation_ms));
   if (core->modules_deadline_us) /* it was ready before it was greeted */
@@ -409,6 +408,10 @@ void lifecycle_core_told(struct lifecycle *lifecycle, const supervisor_control_v
     core->asked = true; /* fall through */
   case supervisor_control_v1_CoreChange_CORE_CHANGE_STARTING:
   case supervisor_control_v1_CoreChange_CORE_CHANGE_PROBATION:
+    /* It is on probation when the supervisor has seen it ready: only from then on its end is one on probation. */
+    core->versions->phase = news->change == supervisor_control_v1_CoreChange_CORE_CHANGE_STARTING
+                                ? LIFECYCLE_UPGRADE_STARTING
+                                : LIFECYCLE_UPGRADE_PROBATION;
     if (greeting)
       probation_begin(lifecycle, news);
     else if (core->asked && core->modules_back)

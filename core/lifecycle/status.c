@@ -219,7 +219,9 @@ static Core__Admin__V1__ProcessStatus *core_status(const struct lifecycle *lifec
   status->pid = (uint32_t)getpid();
   status->uptime_ms = (uint64_t)(clock_monotonic_us() - lifecycle->started_us) / 1000;
   status->program = text(lifecycle->core.program);
-  status->reason = text(lifecycle->core.step == LIFECYCLE_CORE_PROBATION ? "a new program, on probation" : "");
+  if (lifecycle->core.step == LIFECYCLE_CORE_PROBATION)
+    status->reason = text(lifecycle->core.versions->phase == LIFECYCLE_UPGRADE_PROBATION ? "a new program, on probation"
+                                                                                         : "a new program, starting");
   status->restarts = lifecycle->core_starts > 0 ? lifecycle->core_starts - 1 : 0;
   memory_fill(status, getpid());
   warnings_fill(&lifecycle->core_protections, status);

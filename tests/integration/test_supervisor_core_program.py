@@ -53,7 +53,7 @@ def kept(stack):
 
 
 def confirmed(core):
-    assert core.until("CoreProgram")["change"] == CONFIRMING
+    core.until("CoreProgram", change=CONFIRMING)
     core.order("holds 1")
     told = core.until("CoreProgram")
     assert told["change"] == KEPT, told
@@ -117,8 +117,7 @@ def test_lif_9_a_core_that_does_not_hold_its_probation_is_taken_back(probation, 
         old = stack.core()
         assert replace(old, program(stack, "core2"), probation) is None
         new = stack.core()
-        if probation == 0:
-            new.until("CoreProgram")
+        new.until("CoreProgram", change=PROBATION if probation else CONFIRMING)  # it was seen ready
         deed(stack, new)
         back = stack.core()
         assert back.hello["change"] == TAKEN_BACK and why in back.hello["why"], back.hello
