@@ -31,7 +31,7 @@ RESTART = {
     "kill": 1,  # what it left behind in its session
     "waitid": 3,  # itself; and twice whether anybody else has ended
     "close": 1,  # its pidfd
-    "unlink": 1,  # its runtime socket
+    "unlink": 2,  # its runtime socket, under both of its names
     "getrandom": 1,  # jitter
     "sendto": 3,  # news for the core: exited, spawned, notified
     "newfstatat": 1,  # whether its program is still the file that its sandbox was made for
