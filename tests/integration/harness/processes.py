@@ -41,13 +41,13 @@ def end_listener(listener):
 
 class Stalls:
     """How late this machine lets processes go on, all the time: what a time that is measured meanwhile may be too long by. A nap on each
-    processor tells of the machine, `ask` of one process: a call that it answers in no time unless it is held up itself."""
+    processor tells of the machine, `ask`, if given, of one process: a call that it answers in no time unless it is held up itself."""
 
     NAP_S, TURNS = 0.005, 4  # what is measured takes some turns of several processes, each of which may be late
 
-    def __init__(self, ask):
+    def __init__(self, ask=None):
         self.ending = threading.Event()
-        turns = [ask, *(self.napper(number) for number in os.sched_getaffinity(0))]
+        turns = [*([ask] if ask else []), *(self.napper(number) for number in os.sched_getaffinity(0))]
         self.late = [[] for _ in turns]  # of each: (from, until, by how many seconds)
         self.threads = [threading.Thread(target=self.run, args=pair, daemon=True) for pair in zip(turns, self.late)]
 
