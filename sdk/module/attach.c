@@ -17,6 +17,7 @@
 #include "wire/nano/core/spi/plugin/v1/plugin.pb.h"
 #include "wire/nano/core/spi/session/v1/session.pb.h"
 
+#define ANNOUNCE_AGAIN_MS 100
 #define RETRY_FIRST_MS 50
 #define RETRY_MAX_MS 2000
 #define CANARY_DEADLINE_MS 5000
@@ -65,17 +66,33 @@ size_t module_readiness_conditions(struct module *module, core_module_v1_Readine
   return count;
 }
 
+static void announce_again(evutil_socket_t fd, short what, void *arg) {
+  struct module *module = arg;
+  (void)fd, (void)what;
+  module->announce_waits = false;
+  module_readiness_update(module);
+}
+
+/* Whoever is not heard to be ready is ended for it, however well it serves. */
+static void announce(struct module *module) {
+  static const struct timeval pause = {.tv_usec = ANNOUNCE_AGAIN_MS * 1000};
+  if (module->announce_waits)
+    return;
+  module->announced = module_notify(module, "READY=1\nSTATUS=ready");
+  if (module->announced)
+    log_event(LOG_INFO, "module", "ready", LOG_INT("generation", module->generation));
+  else
+    module->announce_waits = event_base_once(module->base, -1, EV_TIMEOUT, announce_again, module, &pause) == 0;
+}
+
 void module_readiness_update(struct module *module) {
   core_module_v1_ReadinessCondition conditions[MODULE_CONDITIONS_MAX];
   bool ready;
   module_readiness_conditions(module, conditions, &ready);
   if (module->health)
     rpc_health_set(module->health, "", ready ? RPC_HEALTH_SERVING : RPC_HEALTH_NOT_SERVING);
-  if (ready && !module->announced) {
-    module->announced = true;
-    module_notify(module, "READY=1\nSTATUS=ready");
-    log_event(LOG_INFO, "module", "ready", LOG_INT("generation", module->generation));
-  }
+  if (ready && !module->announced)
+    announce(module);
 }
 
 void module_warm_set(struct module *module, bool warm, const char *message) {

@@ -65,10 +65,11 @@ struct module {
   uint64_t watch_revision;
   unsigned retries; /* of canary or watch since one of them answered */
 
-  bool initialized; /* a core handed over a configuration and we took it */
-  bool connected;   /* the SPI channel is up */
-  bool attached;    /* initialized, connected, deny path proven; told to the module */
-  bool announced;   /* READY=1 was sent */
+  bool initialized;    /* a core handed over a configuration and we took it */
+  bool connected;      /* the SPI channel is up */
+  bool attached;       /* initialized, connected, deny path proven; told to the module */
+  bool announced;      /* READY=1 was sent */
+  bool announce_waits; /* it found no room, and is sent again soon */
   bool warm;
   bool draining;
   bool handing_over;
@@ -135,8 +136,8 @@ void module_answer_handle(struct module *module, struct rpc_server_call *call, c
 /* limits.c: back-off and message size of the SPI channel as configured (TRN-6); zero: the channel's own defaults. */
 void module_spi_limits(struct rpc_channel_options *options);
 
-/* notify.c: sd_notify's datagram; does nothing without NOTIFY_SOCKET. */
-void module_notify(struct module *module, const char *text);
+/* notify.c: sd_notify's datagram; does nothing without NOTIFY_SOCKET. False: there is no room for it at the moment. */
+bool module_notify(struct module *module, const char *text);
 
 /* module_main.c: ends the loop with this exit code, soon. */
 void module_exit_soon(struct module *module, int exit_code);

@@ -100,7 +100,7 @@ static void on_signal(evutil_socket_t signal_number, short what, void *arg) {
 
 static void on_alive(evutil_socket_t fd, short what, void *arg) {
   (void)fd, (void)what;
-  module_notify(arg, "WATCHDOG=1");
+  (void)module_notify(arg, "WATCHDOG=1"); /* the next one follows */
 }
 
 static void alive_start(struct module *module) {

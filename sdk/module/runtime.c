@@ -144,7 +144,7 @@ void module_drain_begin(struct module *module, uint32_t deadline_ms, const char 
   module->draining = true;
   log_event(LOG_INFO, "module", "draining", LOG_TEXT("reason", reason), LOG_INT("deadline_ms", deadline_ms),
             LOG_INT("in_flight", module_in_flight(module)));
-  module_notify(module, "STOPPING=1");
+  (void)module_notify(module, "STOPPING=1");
   module_readiness_update(module);
   if (!module->drain_timer)
     module->drain_timer = evtimer_new(module->base, drain_deadline, module);

@@ -201,6 +201,27 @@ def test_a_core_that_is_gone_is_unavailable_in_both_eras(core, mcp):
             assert int(reply.headers["retry-after"][0]) >= 1
 
 
+def test_readiness_that_finds_no_room_at_the_supervisor_is_said_again(tmp_path):
+    """LIF-3: who is not heard to be ready is ended for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as above, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler, \
+            socket.create_server(("127.0.0.1", 0)) as listener:
+        path = str(tmp_path / "notify")
+        above.bind(path)
+        above.settimeout(20)
+        filler.connect(path)
+        filler.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                filler.send(b"STATUS=full")
+        module = Module("gatehouse-mcp", "mcp", listener=listener, env={"NOTIFY_SOCKET": path})
+        try:
+            while b"READY=1" not in above.recv(1000):
+                pass
+            assert module.stop() == 0
+        finally:
+            module.close()
+
+
 # ---- a core that comes back ----
 
 @pytest.fixture

@@ -85,15 +85,15 @@ def envelope(error):
 class Module:
     """One module's process, initialized by this core."""
 
-    def __init__(self, binary, module_id, initialize=True, listener=None, config=None):
-        """listener: a listening socket that the module takes over under its id as the name. config: its configuration."""
+    def __init__(self, binary, module_id, initialize=True, listener=None, config=None, env=()):
+        """listener: a listening socket that the module takes over under its id as the name. config: its configuration. env: more variables."""
         self.config = json.dumps(config or {}).encode()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="gh"))
         self.runtime_socket, self.spi_socket = self.directory / "runtime.sock", self.directory / "spi.sock"
         self.spi = Spi()
         self.serve()
         passed = {}
-        environment = {"GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1"}
+        environment = {"GATEHOUSE_RUNTIME_SOCKET": self.runtime_socket, "GATEHOUSE_MODULE_ID": module_id, "GATEHOUSE_GENERATION": "1", **dict(env)}
         if listener:
             environment.update({"LISTEN_FDS": "1", "LISTEN_FDNAMES": module_id})
             passed = {"preexec_fn": lambda: os.dup2(listener.fileno(), 3, inheritable=True), "pass_fds": (3,)}
