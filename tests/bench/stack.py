@@ -39,6 +39,7 @@ spec:
       item: {{type: string}}
       stock: {{type: integer}}
       text: {{type: string}}
+  annotationsJson: {{readOnlyHint: true}}
   timeoutMs: 5000
   rest:
     method: GET
