@@ -220,8 +220,9 @@ void upward_reload_ends(struct supervisor *supervisor, const char *outcome) {
   upward_status_write(supervisor, status, sizeof(status));
   snprintf(text, sizeof(text), "%sSTATUS=%s; %s", supervisor->upward.announced ? "READY=1\n" : "", status, why);
   supervisor->upward.status[0] = '\0'; /* the next news is told, whatever was told before */
-  supervisor->upward.ready_owed = !say(supervisor, text) && supervisor->upward.announced;
-  if (supervisor->upward.ready_owed)
+  bool said = say(supervisor, text);
+  supervisor->upward.ready_owed = !said && supervisor->upward.announced;
+  if (!said)
     say_again_later(supervisor);
 }
 

@@ -105,7 +105,8 @@ bool dispatch_admit(struct dispatch *dispatch, const struct dispatch_caller *cal
   trace_id_read(envelope->trace, admission->trace_id);
   if (checks_pass(dispatch, caller, envelope, remaining_ms, admission, &reason))
     return true;
-  dispatch_denied(dispatch, caller, envelope, admission, path, &reason);
+  if (!error_is(&reason, ERR_RPC_PEER_GONE)) /* nobody denied that one, and it may have been carried out */
+    dispatch_denied(dispatch, caller, envelope, admission, path, &reason);
   if (err)
     *err = reason;
   return false;

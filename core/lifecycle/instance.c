@@ -278,6 +278,7 @@ static void initialize_fill(struct lifecycle_instance *instance, Core__Module__V
   request->in_flight_max = options->in_flight_max;
   request->core_version = (char *)(uintptr_t)GATEHOUSE_VERSION;
   request->fallback = instance->descriptor->fallback_strategy;
+  request->knows_may_have_begun = true;
 }
 
 static void step_initialize(struct lifecycle_instance *instance) {

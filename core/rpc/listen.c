@@ -143,8 +143,22 @@ static bool path_clear(const char *path) {
   return unlink(path) == 0;
 }
 
-static bool socket_open(struct core_rpc_listener *listener, struct error *err) {
+/* From a bound socket to one with its name. */
+static bool socket_make_ready(struct core_rpc_listener *listener, const char *unready, struct error *err) {
   const struct core_rpc_listen_options *options = &listener->options;
+  if (options->owner_uid != (uid_t)-1 || options->owner_gid != (gid_t)-1)
+    if (lchown(unready, options->owner_uid, options->owner_gid) != 0)
+      return listen_failed(err, listener->path, "owner");
+  if (chmod(unready, options->mode != 0 ? options->mode : 0600) != 0)
+    return listen_failed(err, listener->path, "mode");
+  if (listen(listener->fd, LISTEN_BACKLOG) != 0)
+    return listen_failed(err, listener->path, "listen");
+  if (rename(unready, listener->path) != 0)
+    return listen_failed(err, listener->path, "name");
+  return true;
+}
+
+static bool socket_open(struct core_rpc_listener *listener, struct error *err) {
   struct sockaddr_un unready = {.sun_family = AF_UNIX};
   /* Under another name until it listens: who sees the socket's own name can connect. */
   if (snprintf(unready.sun_path, sizeof(unready.sun_path), "%s~", listener->path) >= (int)sizeof(unready.sun_path)) {
@@ -160,16 +174,10 @@ static bool socket_open(struct core_rpc_listener *listener, struct error *err) {
     return listen_failed(err, listener->path, "socket");
   if (bind(listener->fd, (const struct sockaddr *)&unready, sizeof(unready)) != 0)
     return listen_failed(err, listener->path, "bind");
-  if (options->owner_uid != (uid_t)-1 || options->owner_gid != (gid_t)-1)
-    if (lchown(unready.sun_path, options->owner_uid, options->owner_gid) != 0)
-      return listen_failed(err, listener->path, "owner");
-  if (chmod(unready.sun_path, options->mode != 0 ? options->mode : 0600) != 0)
-    return listen_failed(err, listener->path, "mode");
-  if (listen(listener->fd, LISTEN_BACKLOG) != 0)
-    return listen_failed(err, listener->path, "listen");
-  if (rename(unready.sun_path, listener->path) != 0)
-    return listen_failed(err, listener->path, "name");
-  return true;
+  if (socket_make_ready(listener, unready.sun_path, err))
+    return true;
+  unlink(unready.sun_path);
+  return false;
 }
 
 static void listener_free(struct core_rpc_listener *listener) {

@@ -53,7 +53,8 @@ What an upstream MCP server says of its own tools is not believed here. A call t
 A core that dies takes calls along too. The MCP module lets them wait for the next one, at most `coreWaitMs`, and asks that one again, once, while
 nothing of an answer has left for the client: questions and calls that were not begun as they were, a call that may have been begun with
 `InvocationEnvelope.may_have_begun` set. Then the core carries it out only where that does no harm, by the same words of the document, and answers
-`rpc.peer.gone` elsewhere.
+`rpc.peer.gone` elsewhere; so does the module when no core that knows this comes in time. A batch does not wait, nor does a request whose event stream
+has begun, nor the end of a session; `initialize` waits only when it was not begun.
 
 ## Deaths
 

@@ -153,8 +153,20 @@ void mcp_exchange_fail(struct mcp_exchange *exchange, struct mcp_problem *proble
   exchange_send(exchange, problem->http_status, &out);
 }
 
+/* Whoever may have had a call carried out is never told to come again by HTTP's own words, which clients obey unasked.
+ */
+static bool fault_invites(enum mcp_fault fault) {
+  return fault == MCP_FAULT_UNAVAILABLE || fault == MCP_FAULT_DRAINING;
+}
+
 void mcp_exchange_fail_fault(struct mcp_exchange *exchange, enum mcp_fault fault) {
   struct mcp_problem problem;
+  if (exchange->may_have_begun && fault_invites(fault)) {
+    struct error err = {0};
+    error_set(&err, ERR_RPC_PEER_GONE, NULL);
+    mcp_exchange_fail_error(exchange, &err);
+    return;
+  }
   mcp_problem_from_fault(&problem, fault, exchange->era, NULL);
   mcp_exchange_fail(exchange, &problem);
 }
@@ -211,26 +223,31 @@ void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault) {
   mcp_call_fail(call, &problem);
 }
 
+bool mcp_exchange_renew_caller(struct mcp_exchange *exchange, const struct error *err) {
+  if (!error_is(err, ERR_AUTH_CONTEXT_EXPIRED) || exchange->retried)
+    return false;
+  for (size_t i = 0; i < exchange->call_count; i++)
+    call_detach(&exchange->calls[i]);
+  mcp_caller_drop(exchange->mcp, exchange->caller);
+  exchange->retried = true;
+  mcp_exchange_begin(exchange);
+  return true;
+}
+
 /* Whether a call that failed begins anew: with a context that lives, or with the core that comes, who is told if the
  * one before may have begun it. */
 static bool call_begins_anew(struct mcp_call *call, const struct error *err) {
   struct mcp_exchange *exchange = call->exchange;
   if (exchange->batch || exchange->streaming)
     return false;
-  if (error_is(err, ERR_AUTH_CONTEXT_EXPIRED) && !exchange->retried) {
-    mcp_caller_drop(exchange->mcp, exchange->caller);
-    call_detach(call);
-    exchange->retried = true;
-    mcp_exchange_begin(exchange);
+  if (mcp_exchange_renew_caller(exchange, err))
     return true;
-  }
-  bool core_gone =
-      error_is(err, ERR_RPC_REFUSED) || error_is(err, ERR_RPC_CONNECT_FAILED) || error_is(err, ERR_RPC_PEER_GONE);
-  if (core_gone && mcp_exchange_await_core(exchange)) {
-    call_detach(call);
-    return true;
-  }
-  return false;
+  bool unbegun = error_is(err, ERR_RPC_REFUSED) || error_is(err, ERR_RPC_CONNECT_FAILED);
+  bool gone = error_is(err, ERR_RPC_PEER_GONE) && call->message.method != MCP_METHOD_INITIALIZE; /* a session is kept */
+  if (err->foreign || (!unbegun && !gone) || !mcp_exchange_await_core(exchange))
+    return false;
+  call_detach(call);
+  return true;
 }
 
 void mcp_call_fail_error(struct mcp_call *call, const struct error *err) {
@@ -344,8 +361,9 @@ static void caller_known(void *arg, struct mcp_caller *caller, const struct erro
     /* Before anything was asked: HTTP's own words for it. */
     problem.http_status = error_category_http_status(problem.error.category);
     if (problem.http_status >= 500)
-      mcp_problem_from_fault(&problem, MCP_FAULT_UNAVAILABLE, exchange->era, NULL);
-    mcp_exchange_fail(exchange, &problem);
+      mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
+    else
+      mcp_exchange_fail(exchange, &problem);
     return;
   }
   if (exchange->caller != caller) {
@@ -363,6 +381,10 @@ void mcp_exchange_begin(struct mcp_exchange *exchange) {
   if (!module_is_attached(exchange->mcp->module)) {
     if (!mcp_exchange_await_core(exchange))
       mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
+    return;
+  }
+  if (exchange->may_have_begun && !module_core_knows_may_have_begun(exchange->mcp->module)) {
+    mcp_exchange_fail_fault(exchange, MCP_FAULT_UNAVAILABLE);
     return;
   }
   struct mcp_caller *caller = mcp_caller_resolve(exchange->mcp, exchange->request, exchange->server_id,

@@ -194,8 +194,8 @@ struct mcp_exchange {
 void mcp_call_reply(struct mcp_call *call, int http_status, struct buf *message);
 void mcp_call_fail(struct mcp_call *call, struct mcp_problem *problem);
 void mcp_call_fail_fault(struct mcp_call *call, enum mcp_fault fault);
-/* What was not begun is tried once more: a denial of a context that died meanwhile with a new one, what an ending core
- * refused, or a dead one took along, with the next core. */
+/* Or begins it anew, once: a denial of a context that died meanwhile with a new one, what an ending core refused, or a
+ * dead one took along, with the next core. */
 void mcp_call_fail_error(struct mcp_call *call, const struct error *err);
 /* A notification on the call's own stream, which it opens if need be; does nothing where the client takes none. */
 void mcp_call_notify(struct mcp_call *call, struct buf *message);
@@ -217,6 +217,9 @@ void mcp_exchange_end_stream(struct mcp_exchange *exchange);
 /* Resolves the caller, then the session where the era has one, then dispatches. While the core is away it waits for it
  * first, once, and is refused when that takes too long or too many wait: nothing is decided meanwhile (LIF-6). */
 void mcp_exchange_begin(struct mcp_exchange *exchange);
+/* A denial of a context that died meanwhile: lets it begin anew with a new one, once. False: it is another error, or
+ * the second of them. */
+bool mcp_exchange_renew_caller(struct mcp_exchange *exchange, const struct error *err);
 /* Lets it wait for the core and begin anew then. False: the core is there, or it may not wait, or not again. */
 bool mcp_exchange_await_core(struct mcp_exchange *exchange);
 /* The core is back: those that waited begin. */

@@ -71,12 +71,8 @@ static void session_got(void *arg, const struct rpc_status *status, void *reply)
   const core_spi_session_v1_Session *said = response ? response->session : NULL;
   exchange->spi = NULL;
   if (status->code != RPC_OK && status->error.category != ERROR_CATEGORY_NOT_FOUND) {
-    if (error_is(&status->error, ERR_AUTH_CONTEXT_EXPIRED) && !exchange->retried) {
-      mcp_caller_drop(exchange->mcp, exchange->caller);
-      exchange->retried = true;
-      mcp_exchange_begin(exchange);
+    if (mcp_exchange_renew_caller(exchange, &status->error))
       return;
-    }
     if (!mcp_exchange_await_core(exchange)) /* the question left nothing behind */
       mcp_exchange_fail_error(exchange, &status->error);
     return;

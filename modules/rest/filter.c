@@ -25,6 +25,7 @@
 #include "sdk/base/log.h"
 
 #define WORKER_FD 3
+#define LOOK_MS 20 /* so often at most its time is looked at */
 
 struct worker {
   TAILQ_ENTRY(worker) link;
@@ -144,7 +145,7 @@ static void on_time_over(evutil_socket_t fd, short what, void *arg) {
   int64_t left_ms = REST_FILTER_TIME_MS - used < wait_ms ? REST_FILTER_TIME_MS - used : wait_ms;
   (void)fd, (void)what;
   if (left_ms > 0)
-    limit_set(worker, left_ms);
+    limit_set(worker, left_ms < LOOK_MS ? LOOK_MS : left_ms);
   else
     worker_lost(worker, REST_FILTER_TIMEOUT);
 }

@@ -142,6 +142,7 @@ bool error_set_foreign(struct error *err, enum error_category category, enum err
   err->category = known ? category : ERROR_CATEGORY_INTERNAL;
   err->origin = (unsigned)origin < sizeof(ORIGINS) / sizeof(ORIGINS[0]) ? origin : ERROR_ORIGIN_UNSPECIFIED;
   err->retryable = error_category_retryable(err->category);
+  err->foreign = true;
   copy_printable(err->code, sizeof err->code, str_is_empty(code) ? CODES[ERR_INTERNAL].text : code, true);
   copy_printable(err->message, sizeof err->message, message ? message : "", false);
   return false;

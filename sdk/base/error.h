@@ -55,6 +55,7 @@ struct error {
   char code[ERROR_CODE_MAX];       /* stable, machine readable: "catalog.tool.not_found" */
   char message[ERROR_MESSAGE_MAX]; /* safe for clients */
   bool retryable;
+  bool foreign;            /* it came over the wire: its code is what somebody else met */
   uint32_t retry_after_ms; /* 0: unknown */
   char trace_id[ERROR_TRACE_ID_MAX];
 };

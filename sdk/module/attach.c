@@ -123,6 +123,10 @@ bool module_is_attached(const struct module *module) {
   return module->attached;
 }
 
+bool module_core_knows_may_have_begun(const struct module *module) {
+  return module->core_knows_may_have_begun;
+}
+
 /* ---- attached or not ---- */
 
 static void attached_set(struct module *module, bool attached) {
@@ -284,6 +288,7 @@ void module_attach_initialize(struct module *module, const core_module_v1_Initia
     rpc_call_cancel(BASE_TAKE(module->watch_call));
   module->watch_revision = 0;
   module->generation = request->generation;
+  module->core_knows_may_have_begun = request->knows_may_have_begun;
   module->canary = MODULE_CANARY_UNKNOWN;
   text_set(&module->canary_credential, request->canary_credential);
   text_set(&module->canary_message, "not asked yet");

@@ -94,6 +94,9 @@ void module_state_set(struct module *module, void *state);
 const char *module_id(const struct module *module);
 uint64_t module_generation(const struct module *module);
 bool module_is_attached(const struct module *module);
+/* Whether the core of the last Initialize keeps to InvocationEnvelope.may_have_begun (LIF-12). If not, no call that
+ * another core may have begun is asked for again. */
+bool module_core_knows_may_have_begun(const struct module *module);
 bool module_is_draining(const struct module *module);
 /* It drains because another process of this module takes over on the same listeners: what comes on open connections is
  * served, not refused (LIF-9). */

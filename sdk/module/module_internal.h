@@ -70,6 +70,7 @@ struct module {
   bool attached;       /* initialized, connected, deny path proven; told to the module */
   bool announced;      /* READY=1 was sent */
   bool announce_waits; /* it found no room, and is sent again soon */
+  bool core_knows_may_have_begun;
   bool warm;
   bool draining;
   bool handing_over;

@@ -24,7 +24,7 @@ bool module_notify(struct module *module, const char *text) {
     length++;
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0)
-    return true;
+    return false;
   bool full = sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0 &&
               (errno == EAGAIN || errno == ENOBUFS);
   close(fd);

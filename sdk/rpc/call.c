@@ -198,7 +198,7 @@ static void stream_remote_end(struct rpc_stream *stream) {
     rpc_status_from_trailers(&status, (uint32_t)call->grpc_status, &call->received);
   else
     rpc_status_from_http(&status, call->http_status);
-  if (call->channel->options.cancelled_is_refused && !call->begun &&
+  if (call->channel->options.cancelled_is_refused && !call->begun && !status.error.foreign &&
       error_is(&status.error, ERR_RPC_STATUS_CANCELLED)) {
     rpc_status_set(&status, RPC_UNAVAILABLE, ERR_RPC_REFUSED, NULL);
     if (stream->session != NULL)
@@ -248,7 +248,7 @@ static void stream_closed(struct rpc_stream *stream, const struct rpc_session *l
     return;
   }
   struct rpc_status status;
-  if (lost == NULL && h2_error == NGHTTP2_REFUSED_STREAM)
+  if (lost == NULL && h2_error == NGHTTP2_REFUSED_STREAM && !call->begun)
     rpc_status_set(&status, RPC_UNAVAILABLE, ERR_RPC_REFUSED, NULL);
   else if (lost == NULL)
     rpc_status_from_reset(&status, h2_error);

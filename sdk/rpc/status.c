@@ -252,6 +252,7 @@ static void status_from_bare(struct rpc_status *status, enum rpc_code code, cons
   else
     error_set_foreign(&status->error, error_code_category(error), ERROR_ORIGIN_UNSPECIFIED, error_code_text(error),
                       message);
+  status->error.foreign = false; /* the code is ours, for what the transport said */
 }
 
 bool rpc_status_decode(const uint8_t *data, size_t length, struct rpc_status *status) {
@@ -269,6 +270,7 @@ bool rpc_status_decode(const uint8_t *data, size_t length, struct rpc_status *st
   if (!envelope->found || envelope->code.length == 0) {
     copy_text(message, sizeof(message), outer.message);
     status_from_bare(status, code, message);
+    status->error.foreign = true;
     return true;
   }
   char code_text[ERROR_CODE_MAX], trace_id[ERROR_TRACE_ID_MAX];
@@ -329,7 +331,8 @@ void rpc_status_from_reset(struct rpc_status *status, uint32_t h2_error) {
   static const struct {
     uint32_t h2_error;
     enum rpc_code code;
-  } table[] = {{NGHTTP2_CANCEL, RPC_CANCELLED},
+  } table[] = {{NGHTTP2_REFUSED_STREAM, RPC_UNAVAILABLE},
+               {NGHTTP2_CANCEL, RPC_CANCELLED},
                {NGHTTP2_ENHANCE_YOUR_CALM, RPC_RESOURCE_EXHAUSTED},
                {NGHTTP2_INADEQUATE_SECURITY, RPC_PERMISSION_DENIED}};
   enum rpc_code code = RPC_INTERNAL;

@@ -53,6 +53,20 @@ static void received_wipe(struct rpc_stream *stream) {
     secret_wipe(stream->in.data, stream->in.length);
 }
 
+/* Memory that it outgrows is wiped too. */
+static void received_append(struct rpc_stream *stream, const uint8_t *data, size_t length) {
+  struct buf *in = &stream->in;
+  if (in->length > 0 && in->length + length >= in->capacity) {
+    struct buf larger = {0};
+    buf_reserve(&larger, 2 * (in->length + length));
+    buf_append(&larger, in->data, in->length);
+    received_wipe(stream);
+    buf_free(in);
+    *in = larger;
+  }
+  buf_append(in, data, length);
+}
+
 static void received_recycle(struct rpc_stream *stream) {
   received_wipe(stream);
   buffer_recycle(&stream->in);
@@ -177,7 +191,7 @@ void rpc_stream_receive(struct rpc_stream *stream, const uint8_t *data, size_t l
   if (!stream->single && !stream->paused && stream->in.length == 0)
     taken = deliver(stream, data, length); /* the common case: nothing is copied */
   if (taken < length && !stream->broken)
-    buf_append(&stream->in, data + taken, length - taken);
+    received_append(stream, data + taken, length - taken);
   if (stream->single)
     single_check(stream);
   else if (!stream->paused && stream->in.length > 0)

@@ -32,8 +32,8 @@ void ctl_client_close(struct ctl *ctl) {
 
 bool ctl_error_is_unreachable(const struct error *err) {
   static const enum error_code codes[] = {
-      ERR_RPC_CONNECT_FAILED,           ERR_RPC_PEER_GONE,         ERR_RPC_PROTOCOL, ERR_DEADLINE_EXCEEDED,
-      ERR_RPC_STATUS_DEADLINE_EXCEEDED, ERR_RPC_STATUS_UNAVAILABLE};
+      ERR_RPC_CONNECT_FAILED,           ERR_RPC_PEER_GONE,          ERR_RPC_PROTOCOL, ERR_DEADLINE_EXCEEDED,
+      ERR_RPC_STATUS_DEADLINE_EXCEEDED, ERR_RPC_STATUS_UNAVAILABLE, ERR_RPC_REFUSED};
   for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
     if (error_is(err, codes[i]))
       return true;

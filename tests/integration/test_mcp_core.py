@@ -1,5 +1,6 @@
 """gatehouse-mcp beside a core that is slow, wrong or gone, driven alone by a scripted core: the client gets an answer in the
 protocol's form, the module lives, and nothing is permitted that was not (LIF-5, LIF-6, CNF-2, BND-6)."""
+import contextlib
 import json
 import socket
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from harness.http1 import Connection
 from harness.mcp import LegacyMcp, ModernMcp
-from harness.processes import wait_until
+from harness.processes import end_listener, wait_until
 from harness.scripted_core import Module, messages
 
 GOOD = "good-token"
@@ -296,6 +297,101 @@ def test_a_call_under_way_fails_when_the_core_dies(core, mcp):
     core.script["Invoke"] = invoke
     reply = mcp.call("tool")
     assert reply.error["data"]["category"] == "UNAVAILABLE" and reply.error["data"]["retryable"] is True
+
+
+class Relay:
+    """Stands between a module and its core, so that the core can be gone from one moment to the next, as one that dies is."""
+
+    def __init__(self, target):
+        self.path, self.target, self.ends = target.with_name("relay.sock"), target, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = self.listener.accept()[0], socket.socket(socket.AF_UNIX)
+                self.ends += [near, far]
+                far.connect(str(self.target))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=pair, daemon=True).start()
+
+    @staticmethod
+    def carry(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def cut(self):
+        """For good: nobody is there any more."""
+        self.path.unlink()
+        end_listener(self.listener)
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def lose_with_a_call_under_way(core, mcp):
+    """The thread of a call that the core has taken along, and the list that gets its answer."""
+    relay, begun, replies, over = Relay(core.module.spi_socket), threading.Event(), [], threading.Event()
+
+    def invoke(_request, _context):
+        begun.set()
+        over.wait(20)
+        return iter([])
+    core.script["Invoke"] = invoke
+    core.module.initialize("mcp", spi_socket=str(relay.path))
+    caller = threading.Thread(target=lambda: replies.append(mcp.call("tool")), daemon=True)
+    caller.start()
+    assert begun.wait(20)
+    relay.cut()
+    over.set()
+    return caller, replies
+
+
+def test_lif_12_a_call_that_may_have_been_begun_is_never_told_to_come_again_by_http(core, mcp):
+    """Clients repeat a 503 by themselves, and what was begun must not be carried out twice for that."""
+    caller, replies = lose_with_a_call_under_way(core, mcp)
+    caller.join(20)  # no core comes in the time that it waits
+    assert replies[0].status == 200 and replies[0].error["data"]["code"] == "rpc.peer.gone"
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_lif_12_the_next_core_is_told_what_may_have_been_begun_if_it_knows_the_word(patient, knows):
+    from core.spi.catalog.v1 import catalog_pb2  # made by messages()
+    asked = []
+
+    def invoke(request, _context):
+        asked.append(catalog_pb2.InvokeRequest.FromString(request).invocation.may_have_begun)
+        return iter([patient.result('[{"type":"text","text":"ok"}]')])
+    with ModernMcp(patient.url, GOOD) as mcp:
+        caller, replies = lose_with_a_call_under_way(patient, mcp)
+        patient.script["Invoke"] = invoke
+        patient.module.initialize("mcp", knows_may_have_begun=knows)
+        caller.join(20)
+        if knows:
+            assert replies[0].result["content"][0]["text"] == "ok" and asked == [True]
+            assert mcp.call("tool").result and asked == [True, False]
+        else:
+            assert replies[0].status == 200 and replies[0].error["data"]["code"] == "rpc.peer.gone" and not asked
+
+
+def test_lif_12_a_code_that_the_core_hands_on_is_no_loss_of_the_core(patient):
+    """Another module met it, and that module's call may have been carried out."""
+    asked = []
+
+    def invoke(_request, context):
+        asked.append(1)
+        threading.Thread(target=lambda: patient.module.server.stop(5), daemon=True).start()
+        time.sleep(0.3)  # the module has heard that the core ends
+        details = patient.common.ErrorEnvelope(code="rpc.refused", category=patient.common.ERROR_CATEGORY_UNAVAILABLE, message="no", retryable=True)
+        context.set_trailing_metadata((("grpc-status-details-bin", status_details(14, details)),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+    patient.script["Invoke"] = invoke
+    with ModernMcp(patient.url, GOOD) as mcp:
+        assert mcp.call("tool").error["data"]["code"] == "rpc.refused" and len(asked) == 1
 
 
 @pytest.mark.parametrize("name", ["mcp", "hello"])

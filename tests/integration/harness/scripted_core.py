@@ -119,12 +119,12 @@ class Module:
         return self.channel.unary_unary(RUNTIME + method, request_serializer=type(request).SerializeToString,
                                         response_deserializer=reply.FromString)(request, timeout=timeout_s)
 
-    def initialize(self, module_id, until="ready"):
-        """until: the name of a condition that is enough, for a module that has no listener here."""
+    def initialize(self, module_id, until="ready", **more):
+        """until: the name of a condition that is enough, for a module that has no listener here. more: fields of the request."""
         _, module, _ = messages()
-        self.call("Initialize", module.InitializeRequest(
-            module_id=module_id, generation=1, spi_version="1", spi_socket=str(self.spi_socket), channel_secret=b"s" * 32,
-            granted_families=["auth"], canary_credential=CANARY, config_json=self.config), module.InitializeResponse)
+        self.call("Initialize", module.InitializeRequest(**{
+            "module_id": module_id, "generation": 1, "spi_version": "1", "spi_socket": str(self.spi_socket), "channel_secret": b"s" * 32,
+            "granted_families": ["auth"], "canary_credential": CANARY, "config_json": self.config, **more}), module.InitializeResponse)
         wait_until(lambda: (found := self.readiness()).ready or any(c.met and c.name == until for c in found.conditions), f"the module: {until}")
 
     def readiness(self):
