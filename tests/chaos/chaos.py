@@ -27,12 +27,14 @@ import states_odd
 import upgrades
 from common import say
 from harness import gateway as gateways
+from harness.results import machine, measured, rewrite
 from trial import Trial
 from world import World
 
 TABLES = (faults_kill, faults_stop, faults_starve, faults_corrupt, faults_partition, faults_upgrade, faults_core_upgrade, faults_reload, states_odd, quarantine)
 SCENARIOS = [scenario for table in TABLES for scenario in table.SCENARIOS]
 STACKS = {"gate": 2, "odd": 1, "quarantine": 1, "upgrade": 2}  # gateways that run side by side
+BEGIN, END = "<!-- trials: written by ./dev chaos --minutes N --write -->", "<!-- end of trials -->"
 AUDIT_EVERY = 25  # trials, between two audits of one gateway
 
 
@@ -43,7 +45,7 @@ def arguments():
     parser.add_argument("--only", metavar="TEXT", default="", help="scenarios whose name contains this")
     parser.add_argument("--list", action="store_true", help="the scenarios' names, and nothing is run")
     parser.add_argument("--upgrades", type=int, metavar="N", help="instead: N upgrades to good and bad versions in turn, and a table of them")
-    parser.add_argument("--write", action="store_true", help="with --upgrades: put the table into docs/chaos.md")
+    parser.add_argument("--write", action="store_true", help="with --minutes or --upgrades: put the table into docs/chaos.md")
     parser.add_argument("--junit", type=pathlib.Path, help="write a report for machines here")
     parser.add_argument("--verbose", action="store_true", help="a line for each scenario")
     options = parser.parse_args()
@@ -177,14 +179,16 @@ def main():
     if options.upgrades:
         return upgrades.main(options)
     say(f"{len(options.scenarios)} scenarios, " + ("each once" if options.minutes is None else f"{options.minutes:g} minutes") + f", --seed {options.seed}")
-    start = time.monotonic()
+    start, facts = time.monotonic(), machine()
     results, crashes = run(options)
-    print(report.table([result for result in results if "acknowledged" not in result]))
-    print("\nstates in which each was hit:\n" + report.coverage([result for result in results if "acknowledged" not in result]))
+    trials = [result for result in results if "acknowledged" not in result]
+    print(report.columns(report.table(trials, "victim", "fault")))
+    print("\nstates in which each was hit:\n" + report.coverage(trials))
     codes = sum((collections.Counter(result.get("codes", {})) for result in results), collections.Counter())
     print("\nrefusals: " + ", ".join(f"{code} {count}" for code, count in codes.most_common()))
-    print(f"writes acknowledged: {sum(result.get('acknowledged', 0) for result in results)}, lost: "
-          + ("none" if not any("acknowledged and lost" in problem for result in results for problem in result.get("problems", ())) else "SOME"))
+    lost = any("acknowledged and lost" in problem for result in results for problem in result.get("problems", ()))
+    writes = f"writes acknowledged: {sum(result.get('acknowledged', 0) for result in results)}, lost: {'SOME' if lost else 'none'}"
+    print(writes)
     for reason, count in collections.Counter(result["skipped"] for result in results if "skipped" in result).items():
         print(f"skipped {count}: {reason}")
     broken = [result for result in results if result.get("problems") and not result["known"]]
@@ -193,8 +197,11 @@ def main():
         results.append({"fault": "the runner", "victim": "itself", "aim": "", "problems": [crash], "known": ""})
     if options.junit:
         report.junit(options.junit, results)
-    print(f"{len(results)} trials and audits in {time.monotonic() - start:.0f} s, seed {options.seed}: "
-          + (f"{len(broken) + len(crashes)} broke a promise" if broken or crashes else "every promise was kept"))
+    verdict = (f"{len(results)} trials and audits in {time.monotonic() - start:.0f} s, seed {options.seed}: "
+               + (f"{len(broken) + len(crashes)} broke a promise" if broken or crashes else "every promise was kept"))
+    print(verdict)
+    if options.write and options.minutes:
+        rewrite("chaos.md", BEGIN, END, lambda _: f"{measured(facts)} {verdict}; {writes}.\n\n" + report.markdown(report.table(trials, "victim")))
     return 1 if broken or crashes else 0
 
 

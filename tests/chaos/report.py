@@ -26,28 +26,34 @@ def counted(results, outcomes, elsewhere):
                for outcome, count in seen.items() if outcome in outcomes)
 
 
-def rows(results):
+def rows(results, name_of):
     groups = collections.defaultdict(list)
     for result in results:
         if "skipped" not in result:
-            groups[(result["fault"], result["victim"])].append(result)
-    for (fault, victim), group in sorted(groups.items(), key=lambda pair: (pair[0][1], pair[0][0])):
-        yield f"{fault} {victim}", group
-    yield "all", [result for group in groups.values() for result in group]
+            groups[name_of(result)].append(result)
+    yield from sorted(groups.items())
+    yield ("all",), [result for group in groups.values() for result in group]
 
 
-def table(results):
+def table(results, *fields):
+    """Lines of cells, the head first: one line for all results that have the same values in these fields."""
     grid = [["what was done", "times", "back p50", "p99", "slowest ms", "right", "refused", "failed", "broken", "elsewhere", "of them not right",
              "slowest ms", "promises broken"]]
-    for name, group in rows(results):
+    for name, group in rows(results, lambda result: tuple(result[field] for field in fields)):
         back = [result["back_ms"] for result in group if result["back_ms"] is not None]
-        grid.append([name, str(len(group)), milliseconds(back, 0.5), milliseconds(back, 0.99), milliseconds(back, 1),
+        grid.append([" ".join(reversed(name)), str(len(group)), milliseconds(back, 0.5), milliseconds(back, 0.99), milliseconds(back, 1),
                      *(str(counted(group, (outcome,), False)) for outcome in ("right", "refused", "failed", "broken")),
                      str(counted(group, ("right", "refused", "failed", "broken", "wrong"), True)),
                      str(counted(group, ("refused", "failed", "broken", "wrong"), True)),
                      f"{max((result['slowest_ms'] for result in group), default=0):.0f}",
                      str(sum(1 for result in group if result["problems"] and not result["known"]))])
-    return columns(grid)
+    return grid
+
+
+def markdown(grid, words=0):
+    """Lines of cells as Markdown. The first column is words, and the last ones of this number; the others are numbers."""
+    return ("| " + " | ".join(grid[0]) + " |\n|---" + "|---:" * (len(grid[0]) - 1 - words) + "|---" * words + "|\n"
+            + "".join("| " + " | ".join(line) + " |\n" for line in grid[1:]))
 
 
 def coverage(results):

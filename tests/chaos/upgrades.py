@@ -15,7 +15,7 @@ import procs
 from common import Broken, say
 from doors import RIGHT
 from harness.results import machine, measured, percentile, rewrite
-from report import columns
+from report import columns, markdown
 from timeline import Log
 from versions import PROMOTED, ROLLED_BACK
 from world import World
@@ -168,10 +168,9 @@ def grown(before, after):
     return ", ".join(f"{name} from {before[name]:.1f} to {after[name]:.1f} MB" for name in before)
 
 
-def markdown(lines, count, seconds, facts, weighed):
+def page(lines, count, seconds, facts, weighed):
     return (f"{measured(facts)} {count} upgrades in {seconds / 60:.0f} minutes on one gateway; resident memory: {grown(*weighed)}.\n\n"
-            + "| " + " | ".join(lines[0]) + " |\n|---" + "|---:" * (len(HEAD) - 2) + "|---|\n"
-            + "".join("| " + " | ".join(line) + " |\n" for line in lines[1:]))
+            + markdown(lines, words=1))
 
 
 def main(options):
@@ -187,5 +186,5 @@ def main(options):
     for problem in problems:
         print(f"audit: {problem}")
     if options.write:
-        rewrite("chaos.md", BEGIN, END, lambda _: markdown(lines, len(turns), seconds, facts, weighed))
+        rewrite("chaos.md", BEGIN, END, lambda _: page(lines, len(turns), seconds, facts, weighed))
     return 1 if failed or wrong or problems else 0
