@@ -277,7 +277,7 @@ static void on_spawned(struct lifecycle *lifecycle, const supervisor_control_v1_
   process_began(module, news->generation, news->pid, 0);
   if (module->hold != LIFECYCLE_HOLD_NONE || module->role == LIFECYCLE_RETIRED)
     unwanted_end(module);
-  else
+  else if (lifecycle->discovery)         /* before the first list nobody's generation is known */
     lifecycle_discovery_scan(lifecycle); /* its socket may have been seen, and taken for the one before's */
 }
 

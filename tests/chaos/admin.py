@@ -1,4 +1,4 @@
-"""The operators' HTTP/JSON socket of a core: one connection, opened anew after a loss. Faster than the command line, and nothing retries
+"""The operators' HTTP/JSON socket of a core: one connection, opened anew after a loss, and when it was closed for being idle. Faster than the command line, and nothing retries
 behind the caller's back: what was acknowledged, refused or lost is told apart."""
 import base64
 import json
@@ -29,6 +29,8 @@ class Admin:
             self.connection = None
 
     def post(self, method, message):
+        if self.connection and self.connection.is_over():
+            self.close()
         try:
             self.connection = self.connection or Connection(self.path, self.timeout_s)
             self.connection.send("POST", PACKAGE + method, {"Content-Type": "application/json"}, json.dumps(message or {}).encode())

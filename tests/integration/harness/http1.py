@@ -26,6 +26,7 @@ class Connection:
 
     def __init__(self, target, timeout_s=20):
         """target: "http://host:port/…", (host, port) or the path of a Unix socket."""
+        self.timeout_s = timeout_s
         if isinstance(target, str) and target.startswith("http://"):
             parts = urllib.parse.urlsplit(target)
             target = (parts.hostname, parts.port or 80)
@@ -49,6 +50,18 @@ class Connection:
     def close(self):
         self.file.close()
         self.socket.close()
+
+    def is_over(self):
+        """Whether the other side has closed it, as servers do with what was idle for long."""
+        self.socket.setblocking(False)
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.socket.settimeout(self.timeout_s)
 
     def send_bytes(self, data):
         self.socket.sendall(data)
