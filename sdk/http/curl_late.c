@@ -20,6 +20,7 @@
 #include "sdk/base/check.h"
 #include "sdk/base/crash.h"
 #include "sdk/base/log.h"
+#include "sdk/base/secret.h"
 #include "sdk/http/http_client.h"
 
 #define LIBRARY "libcurl.so.4" /* its interface has not changed since 2006; docs/operating.md */
@@ -73,7 +74,7 @@ static pthread_once_t loaded = PTHREAD_ONCE_INIT;
 static void wiped_free(void *memory) {
   if (memory == NULL)
     return;
-  explicit_bzero(memory, malloc_usable_size(memory));
+  secret_wipe(memory, malloc_usable_size(memory));
   free(memory);
 }
 
@@ -81,7 +82,7 @@ static void *wiped_realloc(void *memory, size_t size) {
   size_t held = memory != NULL ? malloc_usable_size(memory) : 0;
   if (size <= held && size > held / 2)
     return memory;
-  void *moved = malloc(size);
+  void *moved = malloc(size > 0 ? size : 1);
   if (moved == NULL)
     return NULL;
   if (memory != NULL)

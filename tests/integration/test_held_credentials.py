@@ -12,6 +12,7 @@ from harness import gateway as gateways
 from harness.mcp import ModernMcp
 from harness.processes import wait_until
 
+LARGE = {"text": "one two three " * 4000}  # its plan comes in several pieces
 OF_THE_ALMANAC, OF_THE_NOTES = "quickstart-almanac-key", "a-key-for-the-notes"
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to read the memory of other processes")
 
@@ -57,7 +58,7 @@ def test_bnd_5_no_module_holds_a_credential_beyond_its_call(guarded):
     with ModernMcp(guarded.mcp_url, guarded.token(gateways.GUEST, "--team", "explorers")) as mcp:
         wait_until(lambda: {"almanac", "word_count"} <= set(mcp.tools()), "the tools of both upstreams", 30)
         for _ in range(20):
-            for tool, arguments in (("almanac", {"date": "2026-11-21"}), ("word_count", {"text": "one two three"})):
+            for tool, arguments in (("almanac", {"date": "2026-11-21"}), ("word_count", {"text": "one two three"}), ("word_count", LARGE)):
                 assert not mcp.call(tool, arguments).result.get("isError")
         nobody_holds_any()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
